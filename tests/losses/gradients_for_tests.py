@@ -1,0 +1,16 @@
+"""Random gradients of the right shapes, for the tests of the losses."""
+
+import torch
+
+from wdlg.gradients import Gradient
+
+
+def random_gradient(seed, *, attacks=3, classes=5, features=4, scale=1.0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return scale * torch.randn(attacks, *shape, generator=generator, dtype=dtype)
+
+    return Gradient(
+        (normal(4, 6), normal(4, 9)), (normal(4), normal(4)), normal(classes), normal(features)
+    )

@@ -1,0 +1,170 @@
+"""WDCA against POT, against known answers, and against itself in its two forms."""
+
+import math
+
+import numpy as np
+import ot
+import pytest
+import torch
+from gradients_for_tests import random_gradient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
+
+from wdlg.errors import InputError
+from wdlg.losses import Wasserstein
+from wdlg.losses.wasserstein import row_costs, sinkhorn_plan, squared_distances, wdca
+
+seeds = st.integers(0, 2**31)
+LONG = {"max_iterations": 20_000, "threshold": 1e-12}
+NEARLY_EXACT = {"eps": 2e-3, "max_iterations": 3_000, "threshold": 1e-9}
+
+
+def points(seed, n=7, d=3):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, n, d, generator=generator, dtype=torch.float64)
+
+
+def uniform(n):
+    return np.full(n, 1 / n)
+
+
+@settings(max_examples=20)
+@given(seeds, st.sampled_from([0.05, 0.1, 1.0]))
+def test_algorithm_2_and_its_log_domain_form_and_pot_agree(seed, eps):
+    x, y = points(seed)
+    distance, plan = wdca(x, y, eps=eps, **LONG)
+    fast = sinkhorn_plan(squared_distances(x, y)[None], eps=eps, **LONG)[0]
+    cost = squared_distances(x, y).numpy()
+    pot = ot.sinkhorn(uniform(7), uniform(7), cost, eps, stopThr=1e-12, numItermax=20_000)
+    np.testing.assert_allclose(plan, pot, atol=1e-8)
+    np.testing.assert_allclose(fast, pot, atol=1e-8)
+    assert distance.item() == pytest.approx((pot * cost).sum())
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(1, 40))
+def test_both_forms_agree_after_any_number_of_iterations(seed, iterations):
+    x, y = points(seed)
+    _, plan = wdca(x, y, eps=0.1, max_iterations=iterations, threshold=1e-300)
+    fast = sinkhorn_plan(
+        squared_distances(x, y)[None], eps=0.1, max_iterations=iterations, threshold=1e-300
+    )
+    torch.testing.assert_close(fast[0], plan)
+
+
+@settings(max_examples=10)
+@given(seeds)
+def test_the_limit_of_small_eps_is_the_exact_distance(seed):
+    x, y = points(seed)
+    cost = squared_distances(x, y)
+    exact = ot.emd2(uniform(7), uniform(7), cost.numpy())
+    plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
+    # The entropic cost exceeds the exact one by at most eps log n; the marginals hold to about 1e-4.
+    assert exact - 1e-4 <= (plan * cost).sum() <= exact + 2e-3 * math.log(7) + 1e-4
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_points_on_a_line_give_scipys_distance_squared_costs_by_sorting(seed):
+    x, y = points(seed, d=1)
+    cost = squared_distances(x, y)
+    plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
+    by_sorting = (x.sort(0).values - y.sort(0).values).square().mean()
+    assert (plan * cost).sum() == pytest.approx(by_sorting.item(), abs=2e-3 * math.log(7) + 1e-4)
+    root = ot.wasserstein_1d(x[:, 0].numpy(), y[:, 0].numpy(), p=1)
+    assert root == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0]))
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_shuffling_the_points_changes_nothing(seed):
+    x, y = points(seed)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
+    assert wdca(x[order], y, **LONG)[0].item() == pytest.approx(wdca(x, y, **LONG)[0].item())
+
+
+@settings(max_examples=20)
+@given(seeds, st.floats(0.02, 2.0))
+def test_the_cost_of_an_entropic_plan_is_above_zero_for_equal_points(seed, eps):
+    x, _ = points(seed)
+    distance, plan = wdca(x, x, eps=eps, **LONG)
+    assert distance > 0
+    torch.testing.assert_close(plan, plan.T, atol=1e-6, rtol=0)
+
+
+def test_a_translation_costs_the_square_of_its_length():
+    x, _ = points(1)
+    shift = torch.tensor([3.0, 4.0, 0.0], dtype=torch.float64)
+    cost = squared_distances(x, x + shift)
+    plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
+    assert (plan * cost).sum() == pytest.approx(25, abs=1e-2)
+
+
+def test_large_costs_underflow_algorithm_2_as_printed_and_not_the_log_domain():
+    x, y = points(2)
+    distance, _ = wdca(x, y + 40.0, eps=0.1)
+    assert torch.isnan(distance)
+    cost = squared_distances(x, y + 40.0)
+    plan = sinkhorn_plan(cost[None], eps=0.1)[0]
+    torch.testing.assert_close(plan.sum(0), torch.full((7,), 1 / 7, dtype=torch.float64))
+
+
+def test_a_problem_alone_and_among_harder_ones_has_the_same_plan():
+    easy = squared_distances(*points(3))
+    hard = squared_distances(*points(4)) * 50
+    together = sinkhorn_plan(torch.stack((hard, easy, hard * 3)))
+    torch.testing.assert_close(together[1], sinkhorn_plan(easy[None])[0])
+
+
+@given(seeds, seeds)
+def test_factored_costs_of_the_output_layer_are_distances_between_its_rows(first, second):
+    dummy, shared = random_gradient(first), random_gradient(second)
+    for cost, ours, theirs in zip(
+        row_costs(dummy, shared), dummy.tensors(), shared.tensors(), strict=True
+    ):
+        ours, theirs = (t if t.ndim == 3 else t[:, :, None] for t in (ours, theirs))  # noqa: PLW2901
+        torch.testing.assert_close(cost, squared_distances(ours, theirs))
+
+
+def test_loss_is_the_sum_of_algorithm_2_over_the_parameters():
+    dummy, shared = random_gradient(0, scale=0.3), random_gradient(1, scale=0.3)
+    loss = Wasserstein(eps=0.1, **LONG)(dummy, shared)
+    for attack in range(3):
+        total = sum(
+            wdca(ours[attack].view(len(ours[attack]), -1), theirs[attack].view(len(theirs[attack]), -1),
+                 eps=0.1, **LONG)[0]
+            for ours, theirs in zip(dummy.tensors(), shared.tensors(), strict=True)
+        )  # fmt: skip
+        assert loss[attack].item() == pytest.approx(total.item(), rel=1e-6)
+
+
+@settings(max_examples=10)
+@given(seeds)
+def test_envelope_derivative_is_that_of_the_regularised_value_by_finite_differences(seed):
+    x, y = points(seed)
+    eps = 0.1
+
+    def value(moved):
+        cost = squared_distances(moved, y)
+        plan = sinkhorn_plan(cost[None], eps=eps, **LONG)[0]
+        return (plan * cost).sum() + eps * (plan * plan.log()).sum()
+
+    moved = x.clone().requires_grad_()
+    cost = squared_distances(moved, y)
+    (grad,) = torch.autograd.grad((sinkhorn_plan(cost[None], eps=eps, **LONG)[0] * cost).sum(), moved)
+    step = 1e-5
+    for row, column in ((0, 0), (3, 2)):
+        bump = torch.zeros_like(x)
+        bump[row, column] = step
+        difference = (value(x + bump) - value(x - bump)) / (2 * step)
+        assert grad[row, column].item() == pytest.approx(difference.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("eps", 0.0), ("eps", -1.0), ("eps", float("nan")), ("max_iterations", 0), ("threshold", 0.0)],
+)
+def test_impossible_settings_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=f"^{name} is"):
+        Wasserstein(**{name: value})

@@ -1,0 +1,40 @@
+"""One kind of error for a user's mistake, and the few checks that raise it.
+
+Every message is one sentence that names the argument, says what came, and says what is allowed.
+The command line turns an :class:`InputError` into that sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+
+class InputError(ValueError):
+    """A value that the user gave cannot be used; the message is one plain sentence."""
+
+
+def require_choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``; raise :class:`InputError` otherwise."""
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.")
+    return value
+
+
+def require_count(name: str, value: Any, *, at_least: int = 1, below: int | None = None) -> int:
+    """Return ``value`` as an int if it is a whole number in [at_least, below)."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < at_least or (below is not None and value >= below):
+        upper = "" if below is None else f" and at most {below - 1}"
+        raise InputError(f"{name} is {value!r}, but must be a whole number, at least {at_least}{upper}.")
+    return int(value)
+
+
+def require_positive(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is a finite number above zero."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise InputError(f"{name} is {value!r}, but must be a finite number above 0.")
+    return float(value)

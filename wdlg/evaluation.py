@@ -1,0 +1,173 @@
+"""The only place that sees both the private image and its reconstruction.
+
+The papers report the mean squared error of the last iterate, unclamped; so does ``mse`` here. PSNR and
+SSIM are for images, so they are taken after clamping to [0, 1]. A reconstruction that is not finite has an
+infinite MSE and stays in every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from wdlg.attack import Reconstruction, Status
+from wdlg.errors import InputError
+
+EXPLOSION = 10.0
+"""A run exploded if its last loss or MSE is not finite or exceeds this multiple of its start."""
+
+SUCCESS_THRESHOLDS = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
+"""The MSE values of iDLG's Figure 1. Examples, not a definition of privacy."""
+
+
+def mse(images: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of each image (B, C, H, W) against the truth, (B,); infinite if not finite.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    if images.shape != truth.shape:
+        raise InputError(
+            f"images has shape {tuple(images.shape)}, but must have the truth's shape {tuple(truth.shape)}."
+        )
+    return (images - truth).square().flatten(1).mean(1).nan_to_num(nan=torch.inf)
+
+
+def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, (B,), of images clamped to [0, 1]; infinite for equal images."""
+    with np.errstate(divide="ignore"):
+        return np.array(
+            [
+                peak_signal_noise_ratio(original, picture, data_range=1.0)
+                for original, picture in _pictures(truth, images)
+            ]
+        )
+
+
+def ssim(images: Tensor, truth: Tensor) -> np.ndarray:
+    """Structural similarity, (B,), of images clamped to [0, 1], with a 7x7 window; 1 for equal images."""
+    return np.array(
+        [
+            structural_similarity(original, picture, data_range=1.0, channel_axis=-1)
+            for original, picture in _pictures(truth, images)
+        ]
+    )
+
+
+def _pictures(truth: Tensor, images: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (H, W, C) in [0, 1]. What is not a number is black, as a viewer would show it."""
+    both = [
+        batch.detach().nan_to_num(nan=0.0).clamp(0, 1).permute(0, 2, 3, 1).double().cpu().numpy()
+        for batch in (truth, images)
+    ]
+    return list(zip(*both, strict=True))
+
+
+def evaluate(
+    reconstruction: Reconstruction, truth: Tensor, labels: Tensor, start: Tensor
+) -> pd.DataFrame:
+    """One row for each attack: how it ended, and how close it came.
+
+    Args:
+        reconstruction: of B attacks.
+        truth: private images (B, C, H, W) in [0, 1].
+        labels: private labels (B,).
+        start: the dummy images that the attacks started from, (B, C, H, W).
+
+    Returns:
+        Columns status, label_true, label_recovered, label_correct, iterations, evaluations, seconds, loss,
+        loss_first, loss_best, mse, mse_start, mse_best (of the iterate with the least loss), psnr, ssim,
+        exploded.
+    """
+    last = mse(reconstruction.images, truth)
+    first = mse(start, truth)
+    loss = reconstruction.loss
+    exploded = (
+        ~torch.isfinite(last)
+        | (last > EXPLOSION * first)
+        # A run that never started (no label) has no loss, and has not exploded.
+        | ((reconstruction.evaluations > 0) & ~torch.isfinite(loss))
+        | (loss > EXPLOSION * reconstruction.first_loss)
+    )
+    return pd.DataFrame(
+        {
+            "status": [Status(code).name.lower() for code in reconstruction.status.tolist()],
+            "label_true": labels.numpy(),
+            "label_recovered": reconstruction.labels.numpy(),
+            "label_correct": (labels == reconstruction.labels).numpy(),
+            "iterations": reconstruction.iterations.numpy(),
+            "evaluations": reconstruction.evaluations.numpy(),
+            "seconds": reconstruction.seconds.numpy(),
+            "loss": loss.numpy(),
+            "loss_first": reconstruction.first_loss.numpy(),
+            "loss_best": reconstruction.best_loss.numpy(),
+            "mse": last.numpy(),
+            "mse_start": first.numpy(),
+            "mse_best": mse(reconstruction.best_images, truth).numpy(),
+            "psnr": psnr(reconstruction.images, truth),
+            "ssim": ssim(reconstruction.images, truth),
+            "exploded": exploded.numpy(),
+        }
+    )
+
+
+class MSETrace:
+    """An observer that writes down the MSE of every evaluated image.
+
+    Args:
+        truth: private images (B, C, H, W).
+        evaluations: the budget E.
+
+    Attributes:
+        values: (B, E), NaN after an attack's end.
+    """
+
+    def __init__(self, truth: Tensor, evaluations: int) -> None:
+        self.truth = truth
+        self.values = torch.full((len(truth), evaluations), torch.nan)
+
+    def __call__(
+        self,
+        attacks: Tensor,
+        evaluation: int,
+        iterations: Tensor,  # noqa: ARG002
+        images: Tensor,
+        loss: Tensor,  # noqa: ARG002
+    ) -> None:
+        self.values[attacks, evaluation] = mse(images, self.truth[attacks]).float()
+
+
+class Snapshots:
+    """An observer that keeps the images at chosen iterations.
+
+    Args:
+        iterations: which, ascending from 0.
+        start: dummy images (B, C, H, W).
+
+    Attributes:
+        images: (len(iterations), B, C, H, W). An attack that has ended keeps its last image.
+    """
+
+    def __init__(self, iterations: Sequence[int], start: Tensor) -> None:
+        self.iterations = tuple(iterations)
+        self.images = start.expand(len(self.iterations), *start.shape).clone()
+        self._reached = torch.zeros(len(self.iterations), len(start), dtype=torch.bool)
+
+    def __call__(
+        self,
+        attacks: Tensor,
+        evaluation: int,  # noqa: ARG002
+        iterations: Tensor,
+        images: Tensor,
+        loss: Tensor,  # noqa: ARG002
+    ) -> None:
+        for place, iteration in enumerate(self.iterations):
+            # Overwritten until the iteration is reached, so that an early end leaves the last image.
+            due = ~self._reached[place, attacks]
+            self.images[place, attacks[due]] = images[due]
+            self._reached[place, attacks] |= iterations >= iteration

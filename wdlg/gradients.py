@@ -1,0 +1,110 @@
+"""What a participant shares: the gradient of the cross-entropy for one private image, B of them at a time.
+
+The gradient of the output layer for a single image is rank one: the weight gradient is
+``error ⊗ features`` and the bias gradient is ``error`` itself, with ``error = softmax(logits) - target``.
+It is therefore kept as its two factors; the K x M matrix is formed only where somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wdlg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradients of B attacks, one entry of the leading axis for each.
+
+    Attributes:
+        weights: hidden layers' weight gradients, each (B, out, fan_in). A row holds all weights that
+            lead into one output unit (for a convolution: channels x height x width of its kernel).
+        biases: hidden layers' bias gradients, each (B, out).
+        error: gradient of the output layer's bias, (B, K), which is softmax(logits) - target.
+        features: input of the output layer, (B, M). The output layer's weight gradient is
+            ``error[:, :, None] * features[:, None, :]``.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    error: Tensor
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """The output layer's weight gradient written out, (B, K, M)."""
+        return self.error[:, :, None] * self.features[:, None, :]
+
+    def tensors(self) -> list[Tensor]:
+        """Every parameter's gradient in the order of ``torch.nn.Module.parameters``, rows as (out, fan_in)."""
+        hidden = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
+        return [*hidden, self.last_weight, self.error]
+
+    def select(self, index: Tensor) -> Gradient:
+        """The gradients at ``index`` (a boolean mask or integer positions) of the leading axis."""
+        return Gradient(
+            tuple(weight[index] for weight in self.weights),
+            tuple(bias[index] for bias in self.biases),
+            self.error[index],
+            self.features[index],
+        )
+
+    def detach(self) -> Gradient:
+        """The same values, cut from the graph that produced them."""
+        return Gradient(
+            tuple(weight.detach() for weight in self.weights),
+            tuple(bias.detach() for bias in self.biases),
+            self.error.detach(),
+            self.features.detach(),
+        )
+
+    def require_finite(self) -> Gradient:
+        """Return self, or raise :class:`InputError` if any entry is NaN or infinite."""
+        for tensor in (*self.weights, *self.biases, self.error, self.features):
+            if not torch.isfinite(tensor).all():
+                raise InputError(
+                    "gradient has an entry that is NaN or infinite, but every entry must be finite."
+                )
+        return self
+
+
+def from_tensors(tensors: Sequence[Tensor], *, tolerance: float = 1e-4) -> Gradient:
+    """A :class:`Gradient` from the per-parameter gradients that a participant sends, B at a time.
+
+    The features are read off the output layer as ``W^T b / |b|^2`` (W its weight gradient, b its bias
+    gradient), which is exact for the gradient of one image.
+
+    Args:
+        tensors: gradients in the order of ``torch.nn.Module.parameters``: weight, bias, weight, bias, ...,
+            each with a leading axis B; a convolution's weight gradient may be (B, out, in, height, width).
+        tolerance: how far, relative to its norm, the output layer's weight gradient may be from rank one.
+
+    Raises:
+        InputError: an entry is not finite; the list is not weight-bias pairs; or the output layer's
+            gradient is not rank one, so that it is not the gradient of one image.
+    """
+    if len(tensors) < 4 or len(tensors) % 2:
+        raise InputError(
+            f"tensors holds {len(tensors)} gradients, but must hold a weight and a bias for each of two or "
+            "more layers."
+        )
+    *hidden, last_weight, error = tensors
+    squared_norm = (error * error).sum(-1, keepdim=True).clamp_min(torch.finfo(error.dtype).tiny)
+    features = (error[:, None, :] @ last_weight)[:, 0] / squared_norm
+    gradient = Gradient(
+        tuple(weight.flatten(2) for weight in hidden[::2]), tuple(hidden[1::2]), error, features
+    ).require_finite()
+    residual = (gradient.last_weight - last_weight).flatten(1).norm(dim=1)
+    if bool((residual > tolerance * last_weight.flatten(1).norm(dim=1)).any()):
+        raise InputError(
+            "tensors holds an output-layer weight gradient of rank above one, but must be the gradient of "
+            "one image (a batch or a defence raises the rank)."
+        )
+    return gradient

@@ -1,0 +1,17 @@
+"""Matching losses: how far a dummy gradient is from the shared one. One value for each attack.
+
+A loss is a frozen dataclass of settings that is called with two :class:`~wdlg.gradients.Gradient` and
+returns a tensor (B,), differentiable in the first. The mathematics is in pure functions beside each class.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from wdlg.gradients import Gradient
+from wdlg.losses.euclidean import Euclidean, SquaredEuclidean
+from wdlg.losses.wasserstein import Wasserstein
+
+Loss = Callable[[Gradient, Gradient], Tensor]
+
+__all__ = ["Euclidean", "Loss", "SquaredEuclidean", "Wasserstein"]

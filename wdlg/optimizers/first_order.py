@@ -1,0 +1,83 @@
+"""Gradient descent and Adam, batched over attacks. One iteration is one evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wdlg.errors import require_positive
+from wdlg.optimizers.state import State
+
+
+def _start(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Iteration counts of zero, and nothing stalled."""
+    return (
+        torch.zeros(len(x), dtype=torch.long, device=x.device),
+        torch.zeros(len(x), dtype=torch.bool, device=x.device),
+    )
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """``x <- x - learning_rate * grad``: the update that Algorithm 1 of the paper prints.
+
+    Args:
+        learning_rate: step length, above 0, in image units per unit of the loss's gradient.
+    """
+
+    learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("learning_rate", self.learning_rate)
+
+    def init(self, x: Tensor) -> State:
+        """Start at x (B, n)."""
+        return State(x, *_start(x))
+
+    def update(self, state: State, loss: Tensor, grad: Tensor) -> State:  # noqa: ARG002
+        """Step against the gradient (B, n)."""
+        return replace(state, x=state.x - self.learning_rate * grad, iterations=state.iterations + 1)
+
+
+@dataclass(frozen=True)
+class AdamState(State):
+    """:class:`State` with Adam's running means of the gradient and of its square, each (B, n)."""
+
+    mean: Tensor
+    square: Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015), with the update of ``torch.optim.Adam``.
+
+    Args:
+        learning_rate: step length, above 0, in image units.
+        betas: decay of the two running means, each in (0, 1).
+        epsilon: added to the root of the second mean.
+    """
+
+    learning_rate: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        require_positive("learning_rate", self.learning_rate)
+
+    def init(self, x: Tensor) -> AdamState:
+        """Start at x (B, n)."""
+        return AdamState(x, *_start(x), mean=torch.zeros_like(x), square=torch.zeros_like(x))
+
+    def update(self, state: AdamState, loss: Tensor, grad: Tensor) -> AdamState:  # noqa: ARG002
+        """One Adam step with the gradient (B, n)."""
+        first, second = self.betas
+        iterations = state.iterations + 1
+        mean = first * state.mean + (1 - first) * grad
+        square = second * state.square + (1 - second) * grad**2
+        count = iterations[:, None].to(grad.dtype)
+        step = (mean / (1 - first**count)) / ((square / (1 - second**count)).sqrt() + self.epsilon)
+        return replace(
+            state, x=state.x - self.learning_rate * step, iterations=iterations, mean=mean, square=square
+        )

@@ -1,0 +1,161 @@
+"""The cases of a study: which network, which private image, which dummy. Decided by one seed.
+
+Every random draw has its own stream, named by what it is for and its number. A case therefore does not
+change when the study grows, and every method meets the same cases (paired comparison).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from wdlg.attack import Observation
+from wdlg.data import Sample
+from wdlg.errors import InputError, require_count
+from wdlg.networks import LeNet, Parameters
+
+STREAMS = {"network": 0, "image order": 1, "dummy": 2}
+
+
+def generator(seed: int, stream: str, number: int = 0) -> torch.Generator:
+    """The random stream of one draw: same seed, stream and number, same numbers."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], number))
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study attacks.
+
+    Args:
+        networks: untrained networks that are drawn.
+        images: private images for each network; the next network goes on to the next images.
+        seed: decides networks, images and dummies.
+        activation: of the networks, see :class:`~wdlg.networks.LeNet`.
+        classes: output units of the networks; None for the data set's own number. With fewer, only images
+            with a label below it are used.
+        first_image: None draws the order of the images from the seed; a number takes the sample's images
+            as they stand, from that position on.
+    """
+
+    networks: int = 10
+    images: int = 1
+    seed: int = 0
+    activation: str = "sigmoid"
+    classes: int | None = None
+    first_image: int | None = None
+
+    def __post_init__(self) -> None:
+        require_count("networks", self.networks)
+        require_count("images", self.images)
+        require_count("seed", self.seed, at_least=0)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """B private images with their networks and dummies, B = networks x images.
+
+    Attributes:
+        dataset: name of the sample that the images are from.
+        network: the architecture.
+        parameters: N = ``design.networks`` networks.
+        network_index, image_index: of each case, (B,); the latter is a position in the sample.
+        truth: private images (B, C, H, W) in [0, 1].
+        labels: private labels (B,).
+        dummy_images, dummy_labels: starting points N(0, 1), (B, C, H, W) and (B, K).
+    """
+
+    dataset: str
+    network: LeNet
+    parameters: Parameters
+    network_index: Tensor
+    image_index: Tensor
+    truth: Tensor
+    labels: Tensor
+    dummy_images: Tensor
+    dummy_labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def observation(self) -> Observation:
+        """What the attacker sees of these cases. A single network is shared, not copied."""
+        parameters = self.parameters
+        if len(parameters) > 1:
+            parameters = parameters.select(self.network_index)
+        target = F.one_hot(self.labels, self.network.classes).to(self.truth.dtype)
+        gradient = self.network.gradient(parameters, self.truth, target).detach()
+        return Observation(self.network, parameters, gradient)
+
+    def of_network(self, number: int) -> Cases:
+        """The cases of one network, which they then share."""
+        index = (self.network_index == number).nonzero()[:, 0]
+        return Cases(
+            self.dataset,
+            self.network,
+            self.parameters.select(torch.tensor([number])),
+            torch.zeros_like(index),
+            *(
+                field[index]
+                for field in (
+                    self.image_index,
+                    self.truth,
+                    self.labels,
+                    self.dummy_images,
+                    self.dummy_labels,
+                )
+            ),
+        )
+
+
+def draw(sample: Sample, design: Design) -> Cases:
+    """The cases of a design on a sample of images.
+
+    Raises:
+        InputError: no image has a label below ``classes``, or ``first_image`` is beyond the sample.
+    """
+    total = design.networks * design.images
+    classes = sample.num_classes if design.classes is None else design.classes
+    pool = torch.from_numpy(np.flatnonzero(sample.labels < classes))
+    if not len(pool):
+        raise InputError(
+            f"classes is {classes}, but must be above {sample.labels.min()}, the least label of "
+            f"{sample.name} here."
+        )
+    if design.first_image is None:
+        order = pool[torch.randperm(len(pool), generator=generator(design.seed, "image order"))]
+    else:
+        require_count("index", design.first_image, at_least=0, below=len(sample))
+        order = torch.arange(len(sample)).roll(-design.first_image)
+    image_index = order.repeat(-(-total // len(order)))[:total]
+    labels = torch.from_numpy(sample.labels)[image_index]
+    height, width, channels = sample.images.shape[1:]
+    network = LeNet((channels, height, width), classes, design.activation)
+    drawn = [
+        network.initial_parameters(generator=generator(design.seed, "network", number))
+        for number in range(design.networks)
+    ]
+    parameters = Parameters(
+        tuple(torch.cat(layer) for layer in zip(*(one.weights for one in drawn), strict=True)),
+        tuple(torch.cat(layer) for layer in zip(*(one.biases for one in drawn), strict=True)),
+    )
+    dummy_images, dummy_labels = [], []
+    for number in range(total):
+        stream = generator(design.seed, "dummy", number)
+        dummy_images.append(torch.randn(*network.image_shape, generator=stream))
+        dummy_labels.append(torch.randn(classes, generator=stream))
+    return Cases(
+        dataset=sample.name,
+        network=network,
+        parameters=parameters,
+        network_index=torch.arange(design.networks).repeat_interleave(design.images),
+        image_index=image_index,
+        truth=sample.tensor(image_index.numpy()),
+        labels=labels,
+        dummy_images=torch.stack(dummy_images),
+        dummy_labels=torch.stack(dummy_labels),
+    )

@@ -1,0 +1,99 @@
+"""The analytic label rules on many gradients: how often they are right, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from wdlg import labels
+from wdlg.data import Sample
+from wdlg.errors import require_count
+from wdlg.gradients import Gradient
+from wdlg.networks import LeNet
+from wdlg.study.cases import generator
+
+RULES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Gradient], Tensor]]] = {
+    "bias_sign": (labels.bias_sign, lambda gradient: gradient.error),
+    "row_sum": (labels.row_sum, lambda gradient: gradient.last_weight),
+}
+"""Each analytic rule with the part of the gradient that it reads, written out as the attacker gets it."""
+
+
+def compare_rules(
+    sample: Sample,
+    *,
+    images: int,
+    activation: str = "sigmoid",
+    seed: int = 0,
+    classes: int | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Both analytic rules on the gradient of each image, each in a new untrained network.
+
+    Args:
+        sample: private images; the draw goes round again when it asks for more than there are.
+        images: how many gradients.
+        activation: of the networks.
+        seed: decides images and networks.
+        classes: output units; None for the sample's own number.
+        progress: show a bar.
+
+    Returns:
+        One row for each rule and gradient: rule, image, label_true, label_recovered (-1 undecided), correct,
+        undecided, steps, seconds, largest_bias_gradient (its absolute value).
+    """
+    require_count("images", images)
+    require_count("seed", seed, at_least=0)
+    height, width, channels = sample.images.shape[1:]
+    network = LeNet(
+        (channels, height, width), sample.num_classes if classes is None else classes, activation
+    )
+    order = torch.randperm(len(sample), generator=generator(seed, "image order"))
+    rows = []
+    for number in tqdm(range(images), desc=sample.name, unit="gradient", disable=not progress):
+        image = int(order[number % len(order)])
+        truth = int(sample.labels[image])
+        parameters = network.initial_parameters(generator=generator(seed, "network", number))
+        target = F.one_hot(torch.tensor([truth]), network.classes).float()
+        gradient = network.gradient(parameters, sample.tensor([image]), target)
+        for name, (rule, part) in RULES.items():
+            read = part(gradient)
+            started = time.perf_counter()
+            label = int(rule(read))
+            rows.append(
+                {
+                    "rule": name,
+                    "image": image,
+                    "label_true": truth,
+                    "label_recovered": label,
+                    "correct": label == truth,
+                    "undecided": label == labels.UNDECIDED,
+                    "steps": labels.steps(name, classes=network.classes, features=network.features),
+                    "seconds": time.perf_counter() - started,
+                    "largest_bias_gradient": gradient.error.abs().max().item(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def summarise(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Accuracy, undecided (count), steps and seconds (mean for one gradient) of each rule.
+
+    An undecided gradient counts as not recovered.
+    """
+    return {
+        str(rule): {
+            "images": len(rows),
+            "accuracy": float(rows["correct"].mean()),
+            "undecided": int(rows["undecided"].sum()),
+            "steps": int(rows["steps"].iloc[0]),
+            "seconds": float(rows["seconds"].mean()),
+        }
+        for rule, rows in table.groupby("rule", sort=True)
+    }

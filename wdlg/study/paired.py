@@ -1,0 +1,138 @@
+"""Paired runs: every method on the same networks, images and dummies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wdlg.attack import Attack, reconstruct
+from wdlg.evaluation import MSETrace, Snapshots, evaluate
+from wdlg.study.cases import Cases
+
+SHARE_ABOVE_CLASSES = 500
+"""With more classes than this, a network's output layer is large: its images form a batch that shares it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the methods brought on the same cases.
+
+    Attributes:
+        records: one row for each method and case: the columns of :func:`~wdlg.evaluation.evaluate`, with
+            dataset, method, case, network and image in front.
+        loss, mse: by method, traces by evaluation (cases, E), NaN after the end of a run.
+        iteration: by method, the iteration of each evaluation (cases, E), -1 after the end.
+        snapshots: by method, images (len(iterations), cases, C, H, W).
+        snapshot_iterations: the iterations of the snapshots.
+        truth: the private images (cases, C, H, W).
+    """
+
+    records: pd.DataFrame
+    loss: dict[str, np.ndarray]
+    mse: dict[str, np.ndarray]
+    iteration: dict[str, np.ndarray]
+    snapshots: dict[str, np.ndarray]
+    snapshot_iterations: tuple[int, ...]
+    truth: np.ndarray
+
+    def by_iteration(self, quantity: str, method: str, iterations: int) -> np.ndarray:
+        """Loss or MSE at the start of iterations 0, 1, ..., (cases, iterations).
+
+        A run that has ended keeps its last value, so that it stays in every median.
+
+        Args:
+            quantity: "loss" or "mse".
+            method: whose.
+            iterations: how many columns.
+        """
+        trace = {"loss": self.loss, "mse": self.mse}[quantity][method]
+        reached = self.iteration[method]
+        out = np.full((len(trace), iterations), np.nan)
+        for case, (values, counts) in enumerate(zip(trace, reached, strict=True)):
+            length = int((counts >= 0).sum())
+            if length:
+                first = np.searchsorted(counts[:length], np.arange(iterations))
+                out[case] = values[np.minimum(first, length - 1)]
+        return out
+
+
+def run_paired(
+    cases: Cases,
+    attacks: Sequence[Attack],
+    *,
+    snapshot_iterations: Sequence[int] = (),
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Outcome:
+    """Run every attack on every case.
+
+    Args:
+        cases: from :func:`~wdlg.study.cases.draw`.
+        attacks: with names that differ.
+        snapshot_iterations: iterations whose images are kept.
+        batch_size: attacks computed together.
+        progress: show bars.
+
+    Raises:
+        KeyboardInterrupt: the user stopped the run.
+    """
+    shared = cases.network.classes > SHARE_ABOVE_CLASSES
+    groups = (
+        [cases.of_network(number) for number in range(len(cases.parameters))] if shared else [cases]
+    )
+    parts = [
+        [_run(group, attack, snapshot_iterations, batch_size, progress) for group in groups]
+        for attack in attacks
+    ]
+    records, traces = [], {}
+    for attack, group_parts in zip(attacks, parts, strict=True):
+        table = pd.concat([part[0] for part in group_parts], ignore_index=True)
+        table.insert(0, "dataset", cases.dataset)
+        table.insert(1, "method", attack.name)
+        table.insert(2, "case", np.arange(len(cases)))
+        table.insert(3, "network", cases.network_index.numpy())
+        table.insert(4, "image", cases.image_index.numpy())
+        records.append(table)
+        traces[attack.name] = [
+            np.concatenate(arrays, axis=axis)
+            for arrays, axis in zip(
+                zip(*(part[1] for part in group_parts), strict=True), (0, 0, 0, 1), strict=True
+            )
+        ]
+    loss, mse, iteration, snapshots = (
+        {name: arrays[place] for name, arrays in traces.items()} for place in range(4)
+    )
+    return Outcome(
+        records=pd.concat(records, ignore_index=True),
+        loss=loss,
+        mse=mse,
+        iteration=iteration,
+        snapshots=snapshots,
+        snapshot_iterations=tuple(snapshot_iterations),
+        truth=cases.truth.numpy(),
+    )
+
+
+def _run(
+    cases: Cases, attack: Attack, snapshot_iterations: Sequence[int], batch_size: int, progress: bool
+) -> tuple[pd.DataFrame, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Records; and loss, MSE and iteration traces with snapshots, of one attack on one group of cases."""
+    trace = MSETrace(cases.truth, attack.evaluations)
+    snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
+    result = reconstruct(
+        attack,
+        cases.observation(),
+        cases.dummy_images,
+        cases.dummy_labels,
+        observers=(trace, snapshots),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
+    arrays = (result.loss_trace, trace.values, result.iteration_trace, snapshots.images)
+    return records, tuple(tensor.numpy() for tensor in arrays)  # type: ignore[return-value]
