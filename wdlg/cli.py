@@ -135,13 +135,19 @@ def attack(
     names = sample.class_names
     meaning = Status[str(row["status"]).upper()].meaning
     click.echo(f"{chosen.name} on {dataset}, {'your picture' if image else f'image {position}'}")
-    click.echo(f"  label      {_class(result['label_true'], names)} was recovered as "
-               f"{_class(result['label_recovered'], names)}")  # fmt: skip
+    click.echo(
+        f"  label      {_class(result['label_true'], names)} was recovered as "
+        f"{_class(result['label_recovered'], names)}"
+    )
     click.echo(f"  status     {result['status']}: {meaning}")
-    click.echo(f"  work       {result['evaluations']} gradient evaluations in {result['iterations']} "
-               f"iterations, {result['seconds']:.1f} s")  # fmt: skip
+    click.echo(
+        f"  work       {result['evaluations']} gradient evaluations in {result['iterations']} "
+        f"iterations, {result['seconds']:.1f} s"
+    )
     click.echo(f"  loss       {result['loss']:.3g}")
-    click.echo(f"  image      MSE {result['mse']:.3g}, PSNR {result['psnr']:.1f} dB, SSIM {result['ssim']:.3f}")
+    click.echo(
+        f"  image      MSE {result['mse']:.3g}, PSNR {result['psnr']:.1f} dB, SSIM {result['ssim']:.3f}"
+    )
     if target is not None:
         click.echo(f"  figure     {target}")
 

@@ -68,9 +68,7 @@ def _pictures(truth: Tensor, images: Tensor) -> list[tuple[np.ndarray, np.ndarra
     return list(zip(*both, strict=True))
 
 
-def evaluate(
-    reconstruction: Reconstruction, truth: Tensor, labels: Tensor, start: Tensor
-) -> pd.DataFrame:
+def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, start: Tensor) -> pd.DataFrame:
     """One row for each attack: how it ended, and how close it came.
 
     Args:

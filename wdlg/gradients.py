@@ -43,7 +43,7 @@ class Gradient:
         return self.error[:, :, None] * self.features[:, None, :]
 
     def tensors(self) -> list[Tensor]:
-        """Every parameter's gradient in the order of ``torch.nn.Module.parameters``, rows as (out, fan_in)."""
+        """Every parameter's gradient in the order of ``torch.nn.Module.parameters``, as (B, out, fan_in)."""
         hidden = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
         return [*hidden, self.last_weight, self.error]
 

@@ -154,10 +154,8 @@ class LeNet:
                 ).flatten(2)
         return Gradient(tuple(weights), tuple(biases), error, features)
 
-    def _hidden(
-        self, parameters: Parameters, images: Tensor
-    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Patches (B, fan_in, places) and activations (B, 12, places) of each convolution; features (B, M)."""
+    def _hidden(self, parameters: Parameters, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Each convolution's patches (B, fan_in, places) and activations (B, 12, places); features (B, M)."""
         patches, activations = [], []
         hidden = images
         for layer, stride in enumerate(STRIDES):

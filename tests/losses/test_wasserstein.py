@@ -47,9 +47,7 @@ def test_algorithm_2_and_its_log_domain_form_and_pot_agree(seed, eps):
 def test_both_forms_agree_after_any_number_of_iterations(seed, iterations):
     x, y = points(seed)
     _, plan = wdca(x, y, eps=0.1, max_iterations=iterations, threshold=1e-300)
-    fast = sinkhorn_plan(
-        squared_distances(x, y)[None], eps=0.1, max_iterations=iterations, threshold=1e-300
-    )
+    fast = sinkhorn_plan(squared_distances(x, y)[None], eps=0.1, max_iterations=iterations, threshold=1e-300)
     torch.testing.assert_close(fast[0], plan)
 
 
@@ -120,9 +118,7 @@ def test_a_problem_alone_and_among_harder_ones_has_the_same_plan():
 @given(seeds, seeds)
 def test_factored_costs_of_the_output_layer_are_distances_between_its_rows(first, second):
     dummy, shared = random_gradient(first), random_gradient(second)
-    for cost, ours, theirs in zip(
-        row_costs(dummy, shared), dummy.tensors(), shared.tensors(), strict=True
-    ):
+    for cost, ours, theirs in zip(row_costs(dummy, shared), dummy.tensors(), shared.tensors(), strict=True):
         ours, theirs = (t if t.ndim == 3 else t[:, :, None] for t in (ours, theirs))  # noqa: PLW2901
         torch.testing.assert_close(cost, squared_distances(ours, theirs))
 

@@ -19,9 +19,7 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
     two gradients approach each other.
     """
     total = _dot(dummy.error - shared.error, dummy.error - shared.error)
-    for ours, theirs in zip(
-        (*dummy.weights, *dummy.biases), (*shared.weights, *shared.biases), strict=True
-    ):
+    for ours, theirs in zip((*dummy.weights, *dummy.biases), (*shared.weights, *shared.biases), strict=True):
         total = total + (ours - theirs).square().flatten(1).sum(-1)
     error_gap = dummy.error - shared.error
     feature_gap = dummy.features - shared.features

@@ -36,7 +36,7 @@ def wdca(
     """Approximate Wasserstein distance between two sets of points: Algorithm 2, line by line.
 
     Exponentials are not guarded, exactly as printed: where ``C / eps`` exceeds about 88 (float32) or 745
-    (float64) the kernel underflows to 0 and the result is NaN. :func:`sinkhorn_plan` does not have this limit.
+    (float64) the kernel underflows to 0 and the result is NaN. :func:`sinkhorn_plan` has no such limit.
 
     Args:
         x: points of the first gradient, (n, d).

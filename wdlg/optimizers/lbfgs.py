@@ -190,5 +190,7 @@ class LBFGS:
         if wrapped:
             back = order.argsort(1)[:, :, None]
             alpha, c = alpha.gather(1, back), c.gather(1, back)
-        direction = scale[:, None] * (grad - (alpha.transpose(1, 2) @ Y)[:, 0]) + (c.transpose(1, 2) @ S)[:, 0]
+        direction = (
+            scale[:, None] * (grad - (alpha.transpose(1, 2) @ Y)[:, 0]) + (c.transpose(1, 2) @ S)[:, 0]
+        )
         return -direction, scale

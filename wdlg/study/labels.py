@@ -51,9 +51,7 @@ def compare_rules(
     require_count("images", images)
     require_count("seed", seed, at_least=0)
     height, width, channels = sample.images.shape[1:]
-    network = LeNet(
-        (channels, height, width), sample.num_classes if classes is None else classes, activation
-    )
+    network = LeNet((channels, height, width), sample.num_classes if classes is None else classes, activation)
     order = torch.randperm(len(sample), generator=generator(seed, "image order"))
     rows = []
     for number in tqdm(range(images), desc=sample.name, unit="gradient", disable=not progress):

@@ -80,9 +80,7 @@ def run_paired(
         KeyboardInterrupt: the user stopped the run.
     """
     shared = cases.network.classes > SHARE_ABOVE_CLASSES
-    groups = (
-        [cases.of_network(number) for number in range(len(cases.parameters))] if shared else [cases]
-    )
+    groups = [cases.of_network(number) for number in range(len(cases.parameters))] if shared else [cases]
     parts = [
         [_run(group, attack, snapshot_iterations, batch_size, progress) for group in groups]
         for attack in attacks

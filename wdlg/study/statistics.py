@@ -86,7 +86,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower quartile, median and upper quartile over runs (axis 0); what is not a number counts as infinite."""
+    """Lower quartile, median and upper quartile over runs (axis 0); NaN counts as infinite."""
     filled = np.where(np.isnan(values), np.inf, values)
     # "lower" picks an order statistic, which infinities do not turn into NaN.
     low, middle, high = np.quantile(filled, (0.25, 0.5, 0.75), axis=0, method="lower")

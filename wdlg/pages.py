@@ -1,0 +1,70 @@
+"""What the notebooks share: data sets that are there, results handed on, numbers in prose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from wdlg import data
+from wdlg.errors import InputError
+
+MISSING = "MISSING:"
+"""Starts a line about a data set without a sample file; the build repeats such lines in its log."""
+
+
+def present_samples(names: Sequence[str], data_dir: str | None = None) -> dict[str, data.Sample]:
+    """The samples that are there, by name. Each one that is not is reported, never dropped in silence.
+
+    Raises:
+        InputError: none of them is there.
+    """
+    samples = {}
+    for name in names:
+        if data.is_present(name, data_dir):
+            samples[name] = data.load(name, data_dir)
+        else:
+            print(f"{MISSING} {name} has no sample file in {data.data_dir(data_dir)} and is left out here.")
+    if not samples:
+        raise InputError(
+            f"datasets is {list(names)}, but at least one must be there: run `wdlg data fetch`, "
+            "or set WDLG_DATA to a folder of sample files."
+        )
+    return samples
+
+
+def title(name: str) -> str:
+    """How tables and figures call a data set."""
+    return data.CATALOGUE[name].title
+
+
+def keep(table: pd.DataFrame, name: str, results_dir: str) -> None:
+    """Hand a table on to later notebooks."""
+    folder = Path(results_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def recall(name: str, results_dir: str) -> pd.DataFrame:
+    """A table that an earlier notebook kept.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = Path(results_dir) / f"{name}.parquet"
+    if not path.exists():
+        raise InputError(
+            f"results_dir is {results_dir!r}, but must hold {path.name}: run the earlier notebooks first."
+        )
+    return pd.read_parquet(path)
+
+
+def say(**numbers: object) -> None:
+    """Glue numbers so that the text of the page can quote them; outside a book build, do nothing."""
+    try:
+        from myst_nb import glue
+    except ModuleNotFoundError:
+        return
+    for name, value in numbers.items():
+        glue(name, value, display=False)

@@ -1,0 +1,90 @@
+"""Why a matching loss does or does not lead to the private image: looks behind the attack, with the truth."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from wdlg.losses import Loss, Wasserstein
+from wdlg.losses.wasserstein import row_costs, sinkhorn_plan
+from wdlg.study.cases import Cases
+
+
+def _loss_and_slope(cases: Cases, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) at images (B, C, H, W) with the true labels, and the norm of its derivative (B,)."""
+    observation = cases.observation()
+    target = F.one_hot(cases.labels, cases.network.classes).to(images.dtype)
+    images = images.detach().requires_grad_()
+    value = loss(observation.network.gradient(observation.parameters, images, target), observation.gradient)
+    (grad,) = torch.autograd.grad(value.sum(), images)
+    return value.detach(), grad.flatten(1).norm(dim=1)
+
+
+def at_the_truth(cases: Cases, losses: dict[str, Loss]) -> pd.DataFrame:
+    """Is the private image a minimum of the loss? Loss and length of its derivative there, and at the dummy.
+
+    Returns:
+        One row for each loss and case: loss, case, at_truth, slope_at_truth, at_dummy, slope_at_dummy. The
+        slopes are norms of the derivative by the image.
+    """
+    tables = []
+    for name, loss in losses.items():
+        at_truth, slope_at_truth = _loss_and_slope(cases, loss, cases.truth)
+        at_dummy, slope_at_dummy = _loss_and_slope(cases, loss, cases.dummy_images)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "loss": name,
+                    "case": range(len(cases)),
+                    "at_truth": at_truth.numpy(),
+                    "slope_at_truth": slope_at_truth.numpy(),
+                    "at_dummy": at_dummy.numpy(),
+                    "slope_at_dummy": slope_at_dummy.numpy(),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def loss_along(cases: Cases, loss: Loss, towards: Tensor, positions: Tensor) -> Tensor:
+    """Loss on straight lines from the private image (position 0) to other images (position 1).
+
+    Args:
+        cases: B cases.
+        loss: the matching loss.
+        towards: (B, C, H, W).
+        positions: (T,), may be negative or beyond 1.
+
+    Returns:
+        (B, T).
+    """
+    values = [
+        _loss_and_slope(cases, loss, torch.lerp(cases.truth, towards, float(position)))[0]
+        for position in positions
+    ]
+    return torch.stack(values, dim=1)
+
+
+def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tensor]:
+    """Transport plans (B, n, n) from the gradients of ``images`` to the shared ones, by parameter name."""
+    observation = cases.observation()
+    target = F.one_hot(cases.labels, cases.network.classes).to(images.dtype)
+    dummy = observation.network.gradient(observation.parameters, images, target)
+    layers = [f"conv{number + 1}" for number in range(len(dummy.weights))] + ["linear"]
+    names = [f"{layer} {kind}" for layer in layers for kind in ("weight", "bias")]
+    return {
+        name: sinkhorn_plan(
+            cost,
+            eps=settings.eps,
+            max_iterations=settings.max_iterations,
+            threshold=settings.threshold,
+        )
+        for name, cost in zip(names, row_costs(dummy, observation.gradient), strict=True)
+    }
+
+
+def kept_share(plan: Tensor) -> Tensor:
+    """Share of the mass that stays with its own row, (B,): 1 for the identity, 1/n for an even spread."""
+    return plan.diagonal(dim1=1, dim2=2).sum(1) / plan.sum((1, 2))
