@@ -36,8 +36,8 @@ def bias_sign(bias_gradient: Tensor) -> Tensor:
     >>> bias_sign(torch.tensor([[0.2, -0.9, 0.7], [0.0, 0.0, 0.0]]))
     tensor([ 1, -1])
     """
-    negative = _finite("bias_gradient", bias_gradient) < 0
-    return torch.where(negative.sum(-1) == 1, negative.int().argmax(-1), UNDECIDED)
+    least, place = _finite("bias_gradient", bias_gradient).topk(2, largest=False)
+    return torch.where((least[:, 0] < 0) & (least[:, 1] >= 0), place[:, 0], UNDECIDED)
 
 
 def row_sum(weight_gradient: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -30,8 +30,11 @@ class State:
 class Optimizer(Protocol):
     """A frozen dataclass of settings with two verbs. Attacks in a batch never influence each other."""
 
-    def init(self, x: Tensor) -> State:
-        """The state before the first evaluation, at the starting points x (B, n)."""
+    def init(self, x: Tensor) -> Any:
+        """The :class:`State` before the first evaluation, at the starting points x (B, n)."""
 
-    def update(self, state: State, loss: Tensor, grad: Tensor) -> State:
-        """The state after an evaluation at ``state.x`` gave ``loss`` (B,) and ``grad`` (B, n)."""
+    def update(self, state: Any, loss: Tensor, grad: Tensor) -> Any:
+        """The state after an evaluation at ``state.x`` gave ``loss`` (B,) and ``grad`` (B, n).
+
+        Each optimiser takes and returns its own subclass of :class:`State`.
+        """

@@ -1,7 +1,8 @@
 """The paper's claims, each with the test that decides it in a run of the book.
 
-The tests were fixed before the book's runs, after pilots of at most 32 images. A verdict speaks of the runs at hand and no further: with the few runs
-of the quick profile most intervals are wide, and "undecided" is a common and honest answer.
+The tests were fixed before the book's runs, after pilots of at most 32 images. A verdict speaks of the
+runs at hand and no further: with the few runs of the quick profile most intervals are wide, and "undecided"
+is a common and honest answer.
 """
 
 from __future__ import annotations

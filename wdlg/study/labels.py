@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from wdlg import labels
 from wdlg.data import Sample
-from wdlg.errors import require_count
+from wdlg.errors import require_choice, require_count
 from wdlg.gradients import Gradient
 from wdlg.networks import LeNet
 from wdlg.study.cases import generator
@@ -32,6 +32,8 @@ def compare_rules(
     activation: str = "sigmoid",
     seed: int = 0,
     classes: int | None = None,
+    bound: float = 0.5,
+    dtype: str = "float32",
     progress: bool = False,
 ) -> pd.DataFrame:
     """Both analytic rules on the gradient of each image, each in a new untrained network.
@@ -42,6 +44,8 @@ def compare_rules(
         activation: of the networks.
         seed: decides images and networks.
         classes: output units; None for the sample's own number.
+        bound: half width of the uniform initial weights.
+        dtype: precision of networks and gradients, "float32" or "float64".
         progress: show a bar.
 
     Returns:
@@ -50,6 +54,9 @@ def compare_rules(
     """
     require_count("images", images)
     require_count("seed", seed, at_least=0)
+    precision = {"float32": torch.float32, "float64": torch.float64}[
+        require_choice("dtype", dtype, ("float32", "float64"))
+    ]
     height, width, channels = sample.images.shape[1:]
     network = LeNet((channels, height, width), sample.num_classes if classes is None else classes, activation)
     order = torch.randperm(len(sample), generator=generator(seed, "image order"))
@@ -57,9 +64,11 @@ def compare_rules(
     for number in tqdm(range(images), desc=sample.name, unit="gradient", disable=not progress):
         image = int(order[number % len(order)])
         truth = int(sample.labels[image])
-        parameters = network.initial_parameters(generator=generator(seed, "network", number))
-        target = F.one_hot(torch.tensor([truth]), network.classes).float()
-        gradient = network.gradient(parameters, sample.tensor([image]), target)
+        parameters = network.initial_parameters(
+            generator=generator(seed, "network", number), bound=bound, dtype=precision
+        )
+        target = F.one_hot(torch.tensor([truth]), network.classes).to(precision)
+        gradient = network.gradient(parameters, sample.tensor([image], dtype=precision), target)
         for name, (rule, part) in RULES.items():
             read = part(gradient)
             started = time.perf_counter()

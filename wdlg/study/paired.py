@@ -22,7 +22,8 @@ class Outcome:
 
     Attributes:
         records: one row for each method and case: the columns of :func:`~wdlg.evaluation.evaluate`, with
-            dataset, method, case, network and image in front.
+            dataset, method, case, network and image in front, and last loss_at_truth, the loss that the
+            private image itself would have.
         loss, mse: by method, traces by evaluation (cases, E), NaN after the end of a run.
         iteration: by method, the iteration of each evaluation (cases, E), -1 after the end.
         snapshots: by method, images (len(iterations), cases, C, H, W).
@@ -120,9 +121,10 @@ def _run(
     """Records; and loss, MSE and iteration traces with snapshots, of one attack on one group of cases."""
     trace = MSETrace(cases.truth, attack.evaluations)
     snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
+    observation = cases.observation()
     result = reconstruct(
         attack,
-        cases.observation(),
+        observation,
         cases.dummy_images,
         cases.dummy_labels,
         observers=(trace, snapshots),
@@ -132,5 +134,6 @@ def _run(
     if result.interrupted:
         raise KeyboardInterrupt
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
+    records["loss_at_truth"] = attack.loss(observation.gradient, observation.gradient).numpy()
     arrays = (result.loss_trace, trace.values, result.iteration_trace, snapshots.images)
     return records, tuple(tensor.numpy() for tensor in arrays)  # type: ignore[return-value]

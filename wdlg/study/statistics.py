@@ -42,7 +42,9 @@ def share(successes: int, runs: int) -> Share:
     require_count("runs", runs)
     require_count("successes", successes, at_least=0, below=runs + 1)
     low, high = proportion_confint(successes, runs, method="wilson")
-    return Share(int(successes), int(runs), float(low), float(high))
+    # At 0 % and 100 % rounding may put an end of the interval on the wrong side of the share.
+    value = successes / runs
+    return Share(int(successes), int(runs), min(float(low), value), max(float(high), value))
 
 
 def success_curve(mse: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
