@@ -1,0 +1,273 @@
+"""Build the book: papermill executes every notebook, then Jupyter Book makes the pages.
+
+A build works on a copy of the sources in ``book/executed``, where the executed notebooks stand in for their
+sources under the same names. So every page's links (download, Binder, Colab, repository) lead to the notebook
+in the repository, and the sources stay without outputs. The pages replace those of the last build only when
+everything went well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from wdlg.errors import InputError, require_choice, require_count
+from wdlg.pages import MISSING
+
+PROFILES = ("quick", "paper")
+
+LAST = ("05_conclusion", "00_summary")
+"""Notebooks that read what the others left, in this order."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+
+
+class BookError(Exception):
+    """A notebook or the page build failed; the message says which and how."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The folders of a checkout of the repository."""
+
+    root: Path
+
+    @property
+    def notebooks(self) -> Path:
+        """Sources of the notebooks."""
+        return self.root / "notebooks"
+
+    @property
+    def executed(self) -> Path:
+        """Copy of the sources that a build works on."""
+        return self.root / "book" / "executed"
+
+    @property
+    def pages(self) -> Path:
+        """The finished pages."""
+        return self.root / "book" / "_build" / "html"
+
+
+def find_checkout(start: Path | None = None) -> Checkout:
+    """The checkout that holds a folder (default: the working folder).
+
+    Raises:
+        InputError: neither the folder nor any above it is a checkout.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
+            return Checkout(folder)
+    raise InputError(
+        f"the working folder is {start}, but must be in a checkout of the repository to build the book."
+    )
+
+
+def read_profile(checkout: Checkout, profile: str) -> dict[str, dict[str, Any]]:
+    """Parameters for each notebook, by the notebook's name.
+
+    Raises:
+        InputError: unknown profile, or a profile that names a notebook that is not there.
+    """
+    require_choice("--profile", profile, PROFILES)
+    path = checkout.notebooks / "profiles" / f"{profile}.yaml"
+    parameters: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) or {}
+    known = {notebook.stem for notebook in checkout.notebooks.glob("*.ipynb")}
+    for name in parameters:
+        require_choice(f"a notebook in {path.name}", name, sorted(known))
+    return parameters
+
+
+def build(
+    profile: str = "quick",
+    *,
+    root: Path | None = None,
+    data_dir: str | None = None,
+    jobs: int | None = None,
+) -> Path:
+    """Execute the notebooks with a profile's parameters and build the pages.
+
+    Args:
+        profile: "quick" (embedded images) or "paper" (the data sets of the paper).
+        root: a folder in the checkout; None for the working folder.
+        data_dir: folder of the sample files, handed to the notebooks as ``WDLG_DATA``.
+        jobs: notebooks that run side by side, one thread each; None for the number of cores.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        InputError: no checkout, unknown profile, bad count, or a folder that cannot be written to.
+        BookError: a notebook failed, or the pages have a warning.
+    """
+    checkout = find_checkout(root)
+    parameters = read_profile(checkout, profile)
+    jobs = os.cpu_count() or 1 if jobs is None else require_count("--jobs", jobs)
+    try:
+        _stage(checkout)
+    except OSError as error:
+        raise InputError(
+            f"the book's folder {checkout.executed} cannot be written to ({error.strerror or error}), but must be."
+        ) from None
+    environment = {**os.environ, **ONE_THREAD, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if data_dir is not None:
+        environment["WDLG_DATA"] = str(Path(data_dir).resolve())
+    started = time.perf_counter()
+    names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
+    _Execution(checkout, parameters, environment, names).run(jobs)
+    _make_pages(checkout, environment)
+    page = checkout.pages / "index.html"
+    click.echo(f"The book is ready after {time.perf_counter() - started:.0f} s. Open {page}")
+    return page
+
+
+def _stage(checkout: Checkout) -> None:
+    """A fresh copy of the sources; results of an earlier build do not survive."""
+    shutil.rmtree(checkout.executed, ignore_errors=True)
+    (checkout.executed / "notebooks").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(checkout.root / name, checkout.executed)
+    shutil.copytree(
+        checkout.root / "book",
+        checkout.executed / "book",
+        ignore=shutil.ignore_patterns("executed", "_build"),
+    )
+
+
+class _Execution:
+    """The notebooks of one build: independent ones side by side, then those that read their results."""
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        parameters: Mapping[str, Mapping[str, Any]],
+        environment: Mapping[str, str],
+        names: Sequence[str],
+    ) -> None:
+        self.checkout = checkout
+        self.parameters = parameters
+        self.environment = environment
+        self.names = names
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self.running: set[subprocess.Popen[str]] = set()
+        self.done = 0
+
+    def run(self, jobs: int) -> None:
+        """Execute all; the first failure stops the others."""
+        stages = [[name for name in self.names if name not in LAST], *([name] for name in LAST)]
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for stage in stages:
+                    tasks = [pool.submit(self.execute, name) for name in stage if name in self.names]
+                    for task in as_completed(tasks):
+                        task.result()
+            except BaseException:
+                # Before the pool waits for its threads, end what they wait for.
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """End every notebook that runs, with its kernel, and start no other."""
+        self.stopping.set()
+        with self.lock:
+            for process in self.running:
+                os.killpg(process.pid, signal.SIGTERM)
+
+    def execute(self, name: str) -> None:
+        """Run one notebook in a process of its own."""
+        if self.stopping.is_set():
+            return
+        target = self.checkout.executed / "notebooks" / f"{name}.ipynb"
+        settings = target.with_suffix(".yaml")
+        settings.write_text(yaml.safe_dump(dict(self.parameters.get(name, {}))))
+        command = [
+            *(sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"),
+            *("--kernel", "python3", "--cwd", str(target.parent), "--parameters_file", str(settings)),
+            *(str(self.checkout.notebooks / target.name), str(target)),
+        ]
+        click.echo(f"[{self.done}/{len(self.names)}] {name} started")
+        started = time.perf_counter()
+        with self.lock:
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            self.running.add(process)
+        output, _ = process.communicate()
+        with self.lock:
+            self.running.discard(process)
+        settings.unlink()
+        if self.stopping.is_set():
+            return
+        if process.returncode != 0:
+            raise BookError(_failure(target) or f"notebook {name} failed:\n{output.strip()[-2000:]}")
+        self.done += 1
+        click.echo(f"[{self.done}/{len(self.names)}] {name} done in {time.perf_counter() - started:.0f} s")
+        for line in _missing(target):
+            click.echo(f"    {line}")
+
+
+def _outputs(notebook: Path) -> Iterator[tuple[int, Any]]:
+    """Every output of a notebook's code cells, with the cell's number (from 1, as counted in the file)."""
+    import nbformat
+
+    if not notebook.exists():
+        return
+    for number, cell in enumerate(nbformat.read(notebook, as_version=4).cells, start=1):
+        for output in cell.get("outputs", []):
+            yield number, output
+
+
+def _failure(notebook: Path) -> str | None:
+    """Notebook, cell and error of a failed execution; None if the notebook shows none."""
+    for number, output in _outputs(notebook):
+        if output.output_type == "error":
+            return f"notebook {notebook.stem} failed in cell {number}: {output.ename}: {output.evalue}"
+    return None
+
+
+def _missing(notebook: Path) -> list[str]:
+    """What a notebook reported as missing."""
+    return [
+        line
+        for _, output in _outputs(notebook)
+        if output.output_type == "stream"
+        for line in output.text.splitlines()
+        if line.startswith(MISSING)
+    ]
+
+
+def _make_pages(checkout: Checkout, environment: Mapping[str, str]) -> None:
+    """Jupyter Book with warnings as errors; the new pages replace the old ones only if there are none."""
+    click.echo("Building the pages")
+    command = [
+        *(str(Path(sys.executable).with_name("jupyter-book")), "build", str(checkout.executed)),
+        *("--warningiserror", "--nitpick", "--keep-going", "--quiet"),
+    ]
+    result = subprocess.run(
+        command, env=dict(environment), capture_output=True, text=True, check=False, cwd=checkout.executed
+    )
+    if result.returncode != 0:
+        complaints = [line for line in result.stderr.splitlines() if line.strip()]
+        raise BookError("the pages could not be built:\n" + "\n".join(complaints[-40:]))
+    shutil.rmtree(checkout.pages, ignore_errors=True)
+    checkout.pages.parent.mkdir(parents=True, exist_ok=True)
+    (checkout.executed / "_build" / "html").rename(checkout.pages)

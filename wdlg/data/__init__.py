@@ -1,0 +1,19 @@
+"""Where private images come from: the catalogue, embedded images, sample files, official downloads."""
+
+from wdlg.data.catalogue import CATALOGUE, EMBEDDED, PAPER, DataSet
+from wdlg.data.images import read_image
+from wdlg.data.samples import Sample, data_dir, is_present, load, read_sample, write_sample
+
+__all__ = [
+    "CATALOGUE",
+    "EMBEDDED",
+    "PAPER",
+    "DataSet",
+    "Sample",
+    "data_dir",
+    "is_present",
+    "load",
+    "read_image",
+    "read_sample",
+    "write_sample",
+]
