@@ -1,7 +1,10 @@
-"""Settings that every test runs under."""
+"""Settings and samples that every test shares."""
 
+import pytest
 import torch
 from hypothesis import settings
+
+from wdlg import data
 
 # One torch thread per test process: two multi-threaded processes on two cores get in each other's way.
 torch.set_num_threads(1)
@@ -9,3 +12,15 @@ torch.set_num_threads(1)
 # A property's truth does not depend on how long a busy machine takes to find it.
 settings.register_profile("wdlg", deadline=None)
 settings.load_profile("wdlg")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The embedded digits, the smallest real images."""
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def faces():
+    """The embedded faces."""
+    return data.load("faces")

@@ -118,12 +118,10 @@ def single_attack(outcome: Outcome, method: str, *, start: np.ndarray) -> Figure
     """One attack: the private image, the start, the last iterate, and the loss at each evaluation."""
     figure = Figure(figsize=(9, 2.8))
     left, middle, right, curve = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.8))
-    last = outcome.snapshots[method][-1, 0] if outcome.snapshot_iterations else None
-    pictures = [outcome.truth[0], start[0], last]
+    pictures = [outcome.truth[0], start[0], outcome.images[method][0]]
     titles = ("private image", "start: random noise", f"recovered by {method}")
     for axes, picture, title in zip((left, middle, right), pictures, titles, strict=True):
-        if picture is not None:
-            show_image(axes, picture)
+        show_image(axes, picture)
         axes.set_title(title, fontsize="small")
     look = LOOKS[method]
     curve.semilogy(np.arange(1, outcome.loss[method].shape[1] + 1), outcome.loss[method][0], color=look.color)

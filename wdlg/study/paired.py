@@ -26,6 +26,7 @@ class Outcome:
             private image itself would have.
         loss, mse: by method, traces by evaluation (cases, E), NaN after the end of a run.
         iteration: by method, the iteration of each evaluation (cases, E), -1 after the end.
+        images: by method, the last images (cases, C, H, W).
         snapshots: by method, images (len(iterations), cases, C, H, W).
         snapshot_iterations: the iterations of the snapshots.
         truth: the private images (cases, C, H, W).
@@ -35,6 +36,7 @@ class Outcome:
     loss: dict[str, np.ndarray]
     mse: dict[str, np.ndarray]
     iteration: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
     snapshots: dict[str, np.ndarray]
     snapshot_iterations: tuple[int, ...]
     truth: np.ndarray
@@ -98,17 +100,18 @@ def run_paired(
         traces[attack.name] = [
             np.concatenate(arrays, axis=axis)
             for arrays, axis in zip(
-                zip(*(part[1] for part in group_parts), strict=True), (0, 0, 0, 1), strict=True
+                zip(*(part[1] for part in group_parts), strict=True), (0, 0, 0, 0, 1), strict=True
             )
         ]
-    loss, mse, iteration, snapshots = (
-        {name: arrays[place] for name, arrays in traces.items()} for place in range(4)
+    loss, mse, iteration, images, snapshots = (
+        {name: arrays[place] for name, arrays in traces.items()} for place in range(5)
     )
     return Outcome(
         records=pd.concat(records, ignore_index=True),
         loss=loss,
         mse=mse,
         iteration=iteration,
+        images=images,
         snapshots=snapshots,
         snapshot_iterations=tuple(snapshot_iterations),
         truth=cases.truth.numpy(),
@@ -117,8 +120,8 @@ def run_paired(
 
 def _run(
     cases: Cases, attack: Attack, snapshot_iterations: Sequence[int], batch_size: int, progress: bool
-) -> tuple[pd.DataFrame, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Records; and loss, MSE and iteration traces with snapshots, of one attack on one group of cases."""
+) -> tuple[pd.DataFrame, tuple[np.ndarray, ...]]:
+    """Records; and loss, MSE, iteration traces, last images and snapshots, of one attack on one group."""
     trace = MSETrace(cases.truth, attack.evaluations)
     snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
     observation = cases.observation()
@@ -135,5 +138,5 @@ def _run(
         raise KeyboardInterrupt
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
     records["loss_at_truth"] = attack.loss(observation.gradient, observation.gradient).numpy()
-    arrays = (result.loss_trace, trace.values, result.iteration_trace, snapshots.images)
-    return records, tuple(tensor.numpy() for tensor in arrays)  # type: ignore[return-value]
+    arrays = (result.loss_trace, trace.values, result.iteration_trace, result.images, snapshots.images)
+    return records, tuple(tensor.numpy() for tensor in arrays)

@@ -1,0 +1,64 @@
+"""The cases of a study are decided by its seed alone, case by case."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wdlg.errors import InputError
+from wdlg.study import Design, draw
+
+
+def same(first, second):
+    return all(
+        torch.equal(getattr(first, field), getattr(second, field))
+        for field in ("truth", "labels", "dummy_images", "dummy_labels", "image_index")
+    )
+
+
+@given(st.integers(0, 2**31))
+def test_the_seed_decides_images_networks_and_dummies(digits, seed):
+    design = Design(networks=2, images=2, seed=seed)
+    first, second = draw(digits, design), draw(digits, design)
+    assert same(first, second)
+    assert torch.equal(first.parameters.weights[0], second.parameters.weights[0])
+    assert not same(first, draw(digits, Design(networks=2, images=2, seed=seed + 1)))
+
+
+def test_a_larger_study_begins_with_the_smaller_one(digits):
+    small = draw(digits, Design(networks=2, images=3))
+    large = draw(digits, Design(networks=4, images=3))
+    assert torch.equal(large.truth[:6], small.truth)
+    assert torch.equal(large.dummy_images[:6], small.dummy_images)
+    assert torch.equal(large.parameters.weights[1][:2], small.parameters.weights[1])
+
+
+def test_observations_hold_the_gradient_of_each_case_in_its_own_network(digits):
+    cases = draw(digits, Design(networks=3, images=2))
+    whole = cases.observation().gradient
+    for number in range(3):
+        part = cases.of_network(number).observation()
+        assert len(part.parameters) == 1
+        for ours, theirs in zip(
+            part.gradient.tensors(), whole.select(cases.network_index == number).tensors(), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_fewer_classes_use_only_images_with_a_label_below(digits):
+    cases = draw(digits, Design(networks=30, images=1, classes=3))
+    assert cases.network.classes == 3
+    assert int(cases.labels.max()) <= 2
+
+
+def test_an_image_can_be_chosen_by_its_position(digits):
+    cases = draw(digits, Design(networks=1, images=1, first_image=17))
+    assert torch.equal(cases.truth[0], digits.tensor([17])[0])
+    with pytest.raises(InputError, match="^index is 1797"):
+        draw(digits, Design(networks=1, images=1, first_image=1797))
+
+
+@pytest.mark.parametrize(("name", "value"), [("networks", 0), ("images", -1), ("seed", -1), ("images", 1.5)])
+def test_impossible_designs_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=f"^{name} is"):
+        Design(**{name: value})

@@ -1,0 +1,46 @@
+"""The comparison of the label rules on real images."""
+
+import pytest
+
+from wdlg.errors import InputError
+from wdlg.study import compare_rules
+from wdlg.study.labels import summarise
+
+
+def test_both_rules_are_always_right_with_sigmoid(digits, faces):
+    for sample in (digits, faces):
+        summary = summarise(compare_rules(sample, images=40))
+        assert {rule: one["accuracy"] for rule, one in summary.items()} == {"bias_sign": 1, "row_sum": 1}
+
+
+def test_with_tanh_only_the_bias_rule_stays_right(digits):
+    summary = summarise(compare_rules(digits, images=60, activation="tanh"))
+    assert summary["bias_sign"]["accuracy"] == 1
+    assert summary["row_sum"]["accuracy"] < 0.9
+
+
+def test_saturation_leaves_labels_undecided_and_they_count_as_missed(digits):
+    table = compare_rules(digits, images=40, activation="relu", bound=8.0)
+    bias = table[table["rule"] == "bias_sign"]
+    assert bias["undecided"].any()
+    assert not bias[bias["undecided"]]["correct"].any()
+    assert (bias[bias["undecided"]]["largest_bias_gradient"] == 0).any()
+
+
+def test_the_same_seed_gives_the_same_table(digits):
+    columns = ["rule", "image", "label_recovered", "largest_bias_gradient"]
+    first, second = (compare_rules(digits, images=10, seed=4)[columns] for _ in range(2))
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"images": 0}, "images"),
+        ({"images": 1, "activation": "elu"}, "activation"),
+        ({"images": 1, "dtype": "half"}, "dtype"),
+    ],
+)
+def test_impossible_arguments_are_refused_by_name(digits, arguments, name):
+    with pytest.raises(InputError, match=f"^{name} is"):
+        compare_rules(digits, **arguments)

@@ -1,0 +1,72 @@
+"""Paired runs: the same cases for every method, every run in the table, traces that fit the records."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wdlg.attack import DLG, IDLG, WDLG
+from wdlg.study import Design, draw, paired, run_paired
+
+
+@pytest.fixture(scope="module")
+def outcome(digits):
+    attacks = [replace(method, evaluations=60) for method in (DLG, IDLG, WDLG)]
+    return run_paired(draw(digits, Design(networks=4, images=2)), attacks, snapshot_iterations=(0, 2))
+
+
+def test_every_method_has_every_case(outcome):
+    counts = outcome.records.groupby("method")["case"].apply(list)
+    assert counts.to_dict() == {name: list(range(8)) for name in ("DLG", "iDLG", "WDLG")}
+    starts = outcome.records.pivot_table(index="case", columns="method", values="mse_start")
+    assert (starts.nunique(axis=1) == 1).all()
+
+
+def test_the_private_image_has_loss_zero_for_idlg_and_not_for_wdlg(outcome):
+    at_truth = outcome.records.groupby("method")["loss_at_truth"]
+    assert at_truth.max()["iDLG"] == 0
+    assert at_truth.min()["WDLG"] > 0
+
+
+def test_curves_start_at_the_first_loss_and_end_at_the_last(outcome):
+    curve = outcome.by_iteration("loss", "iDLG", 50)
+    rows = outcome.records[outcome.records["method"] == "iDLG"]
+    np.testing.assert_allclose(curve[:, 0], rows["loss_first"])
+    np.testing.assert_allclose(curve[:, -1], rows["loss"])
+    errors = outcome.by_iteration("mse", "iDLG", 50)
+    np.testing.assert_allclose(errors[:, -1], rows["mse"], rtol=1e-5)
+
+
+def test_a_large_output_layer_is_shared_with_the_same_results(digits, monkeypatch):
+    cases = draw(digits, Design(networks=2, images=3))
+    attack = [replace(IDLG, evaluations=15)]
+    copied = run_paired(cases, attack, snapshot_iterations=(1,))
+    monkeypatch.setattr(paired, "SHARE_ABOVE_CLASSES", 1)
+    shared = run_paired(cases, attack, snapshot_iterations=(1,))
+    np.testing.assert_allclose(shared.loss["iDLG"], copied.loss["iDLG"], rtol=1e-2)
+    np.testing.assert_allclose(shared.loss["iDLG"][:, :5], copied.loss["iDLG"][:, :5], rtol=1e-4)
+    assert shared.records["image"].tolist() == copied.records["image"].tolist()
+    assert shared.snapshots["iDLG"].shape == copied.snapshots["iDLG"].shape
+
+
+def test_ctrl_c_is_passed_on_so_that_no_partial_result_looks_whole(digits, monkeypatch):
+    cases = draw(digits, Design(networks=2, images=1))
+
+    def interrupted(self, attacks, evaluation, iterations, images, loss):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paired.MSETrace, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_paired(cases, [IDLG])
+
+
+def test_images_are_the_last_ones_whose_error_is_in_the_records(outcome):
+    for method, rows in outcome.records.groupby("method"):
+        errors = np.mean((outcome.images[method] - outcome.truth) ** 2, axis=(1, 2, 3))
+        np.testing.assert_allclose(errors, rows["mse"], rtol=1e-5)
+
+
+def test_truth_is_handed_on_unchanged(outcome, digits):
+    images = outcome.records[outcome.records["method"] == "DLG"]["image"].to_numpy()
+    assert torch.equal(torch.from_numpy(outcome.truth), digits.tensor(images))

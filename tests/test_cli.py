@@ -1,0 +1,153 @@
+"""The command line keeps the promises of its help: JSON, the same seed the same numbers, polite mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from wdlg import data
+from wdlg.cli import main
+
+ATTACK = ("attack", "--dataset", "digits", "--evaluations", "40")
+KEYS = {
+    *("dataset", "index", "method", "label_true", "label_recovered", "status", "iterations", "evaluations"),
+    *("seconds", "loss", "mse", "psnr", "ssim"),
+}
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def result_of(*arguments):
+    answer = run(*arguments, "--json")
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout)
+
+
+@pytest.mark.parametrize("method", ["dlg", "idlg", "wdlg"])
+def test_attack_prints_one_object_with_the_promised_keys(method, digits):
+    result = result_of(*ATTACK, "--index", 3, "--method", method)
+    assert set(result) == KEYS
+    assert result["label_true"] == digits.labels[3]
+    assert result["evaluations"] <= 40
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    first, second, other = (
+        result_of(*ATTACK, "--method", "idlg", "--seed", seed) | {"seconds": 0} for seed in (5, 5, 6)
+    )
+    assert first == second
+    assert first["mse"] != other["mse"]
+
+
+def test_attack_says_in_words_what_it_did():
+    answer = run(*ATTACK, "--method", "idlg", "--evaluations", 400)
+    assert answer.exit_code == 0
+    for word in ("iDLG on digits", "label", "status", "gradient evaluations", "PSNR"):
+        assert word in answer.stdout
+
+
+def test_attack_saves_a_figure(tmp_path):
+    target = tmp_path / "leak.png"
+    answer = run(*ATTACK, "--method", "idlg", "--figure", target)
+    assert answer.exit_code == 0
+    with Image.open(target) as picture:
+        assert picture.format == "PNG"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_attack_takes_a_picture_of_ones_own(tmp_path, digits):
+    path = tmp_path / "mine.png"
+    Image.fromarray(digits.images[3, :, :, 0]).save(path)
+    mine = result_of(*ATTACK, "--method", "idlg", "--image", path, "--label", int(digits.labels[3]))
+    listed = result_of(*ATTACK, "--method", "idlg", "--index", 3)
+    assert mine["index"] is None
+    assert mine["mse"] == listed["mse"]
+
+
+def test_labels_compares_both_rules():
+    result = result_of("labels", "--dataset", "digits", "--images", 20)
+    assert set(result["rules"]) == {"bias_sign", "row_sum"}
+    for rule in result["rules"].values():
+        assert {"accuracy", "undecided", "steps", "seconds"} <= set(rule)
+        assert rule["accuracy"] == 1
+    assert result["rules"]["bias_sign"]["steps"] == 10
+    text = run("labels", "--dataset", "digits", "--images", 5, "--activation", "tanh").stdout
+    assert "bias_sign  100.00 % right" in text
+
+
+def test_data_list_tells_embedded_present_and_missing(tmp_path, digits):
+    few = data.Sample(
+        "mnist", np.zeros((4, 28, 28, 1), np.uint8), np.arange(4), (), 10, np.full(4, "test"), np.full(4, "")
+    )
+    data.write_sample(few, tmp_path / "mnist.npz")
+    rows = {row["name"]: row for row in result_of("data", "list", "--data-dir", tmp_path)["datasets"]}
+    assert set(rows) == set(data.CATALOGUE)
+    assert rows["digits"]["embedded"]
+    assert rows["mnist"]["present"]
+    assert not rows["svhn"]["present"]
+    text = run("data", "list", "--data-dir", tmp_path).stdout
+    assert "wdlg data fetch fashion_mnist svhn cifar100 lfw" in text
+
+
+def test_wdlg_data_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WDLG_DATA", str(tmp_path))
+    assert str(tmp_path) in run("data", "list").stdout
+
+
+@pytest.mark.parametrize("command", [(), ("attack",), ("labels",), ("data",), ("data", "fetch"), ("book",)])
+def test_every_command_explains_itself(command):
+    answer = run(*command, "--help")
+    assert answer.exit_code == 0
+    assert "Usage:" in answer.stdout
+
+
+MISTAKES = {
+    "unknown data set": ((*ATTACK[:2], "cifar", "--method", "idlg"), "dataset is 'cifar'"),
+    "unknown method": ((*ATTACK, "--method", "sdlg"), "--method is 'sdlg'"),
+    "index beyond the sample": ((*ATTACK, "--method", "idlg", "--index", 5000), "--index is 5000"),
+    "negative index": ((*ATTACK, "--method", "idlg", "--index", -1), "--index is -1"),
+    "no evaluations": ((*ATTACK, "--method", "idlg", "--evaluations", 0), "--evaluations is 0"),
+    "no learning rate": ((*ATTACK, "--method", "idlg", "--learning-rate", 0), "learning_rate is 0.0"),
+    "learning rate nan": ((*ATTACK, "--method", "idlg", "--learning-rate", "nan"), "learning_rate is nan"),
+    "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
+    "figure that is no png": ((*ATTACK, "--method", "idlg", "--figure", "a.gif"), "--figure is 'a.gif'"),
+    "figure in no folder": ((*ATTACK, "--method", "idlg", "--figure", "no/a.png"), "--figure is 'no/a.png'"),
+    "label without picture": ((*ATTACK, "--method", "idlg", "--label", 1), "--label is 1"),
+    "picture without label": ((*ATTACK, "--method", "idlg", "--image", "a.png"), "--label is missing"),
+    "label beyond": ((*ATTACK, "--method", "idlg", "--image", "a.png", "--label", 10), "--label is 10"),
+    "no picture": ((*ATTACK, "--method", "idlg", "--image", "a.png", "--label", 1), "image a.png cannot be"),
+    "unknown activation": (("labels", "--dataset", "digits", "--activation", "elu"), "--activation is 'elu'"),
+    "no images": (("labels", "--dataset", "digits", "--images", 0), "--images is 0"),
+    "missing sample file": (("labels", "--dataset", "svhn", "--data-dir", "nowhere"), "no sample file"),
+    "unknown profile": (("book", "--profile", "huge"), "--profile is 'huge'"),
+    "fetch of an embedded set": (("data", "fetch", "digits"), "NAME is 'digits'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(arguments, sentence):
+    answer = run(*arguments)
+    assert answer.exit_code == 2, answer.output
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("wdlg: ")
+    assert answer.stderr.count("\n") == 1
+    assert sentence in answer.stderr
+
+
+def test_a_picture_of_another_size_is_refused_with_both_sizes(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("L", (20, 10)).save(path)
+    answer = run(*ATTACK, "--method", "idlg", "--image", path, "--label", 1)
+    assert answer.exit_code == 2
+    assert "20 x 10 pixels, but the network takes 8 x 8" in answer.stderr
+
+
+def test_book_outside_a_checkout_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = run("book")
+    assert answer.exit_code == 2
+    assert "must be in a checkout" in answer.stderr

@@ -1,0 +1,91 @@
+"""Fidelity measures agree with their definitions and with scikit-image; failures stay in the tables."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from wdlg.attack import IDLG, reconstruct
+from wdlg.errors import InputError
+from wdlg.evaluation import MSETrace, Snapshots, evaluate, mse, psnr, ssim
+from wdlg.study import Design, draw
+
+
+def pictures(seed, channels=3):
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.rand(2, channels, 9, 10, generator=generator)
+    return truth, truth + 0.1 * torch.randn(truth.shape, generator=generator)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 3]))
+def test_measures_are_scikit_images_on_clamped_pictures(seed, channels):
+    truth, noisy = pictures(seed, channels)
+    assert mse(noisy, truth)[0].item() == pytest.approx(float(np.mean((noisy - truth)[0].numpy() ** 2)))
+    original = truth[0].permute(1, 2, 0).double().numpy()
+    picture = noisy[0].clamp(0, 1).permute(1, 2, 0).double().numpy()
+    assert psnr(noisy, truth)[0] == pytest.approx(peak_signal_noise_ratio(original, picture, data_range=1))
+    expected = structural_similarity(original, picture, data_range=1, channel_axis=-1)
+    assert ssim(noisy, truth)[0] == pytest.approx(expected)
+
+
+def test_equal_pictures_are_perfect():
+    truth, _ = pictures(0)
+    assert mse(truth, truth).tolist() == [0, 0]
+    assert psnr(truth, truth).tolist() == [np.inf, np.inf]
+    assert ssim(truth, truth) == pytest.approx([1, 1])
+
+
+def test_psnr_is_minus_ten_log_mse_inside_the_range():
+    truth = torch.full((1, 1, 8, 8), 0.5)
+    assert psnr(truth + 0.1, truth)[0] == pytest.approx(20, abs=1e-5)
+
+
+def test_a_picture_that_is_no_number_has_infinite_error_and_a_finite_psnr():
+    truth, noisy = pictures(1)
+    noisy[0, 0, 0, 0] = torch.nan
+    assert torch.isinf(mse(noisy, truth)[0])
+    assert torch.isfinite(mse(noisy, truth)[1])
+    assert np.isfinite(psnr(noisy, truth)).all()
+
+
+def test_pictures_of_different_shape_are_refused():
+    truth, noisy = pictures(0)
+    with pytest.raises(InputError, match="^images has shape"):
+        mse(noisy[:1], truth)
+
+
+def test_traces_and_snapshots_agree_with_the_records(digits):
+    cases = draw(digits, Design(networks=5, images=1, seed=3))
+    attack = replace(IDLG, evaluations=90)
+    trace = MSETrace(cases.truth, attack.evaluations)
+    snapshots = Snapshots((0, 1, 3, 100), cases.dummy_images)
+    result = reconstruct(attack, cases.observation(), cases.dummy_images, observers=(trace, snapshots))
+    records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
+    for case in range(5):
+        made = int(result.evaluations[case])
+        assert trace.values[case, made - 1].item() == pytest.approx(records["mse"][case], rel=1e-5)
+        assert torch.isnan(trace.values[case, made:]).all()
+    assert torch.equal(snapshots.images[0], cases.dummy_images)
+    assert torch.equal(snapshots.images[3], result.images)
+    # Iteration 1 starts at evaluation 20, unless a stopping rule ended iteration 0 before.
+    first = [int((result.iteration_trace[case] == 1).nonzero()[0]) for case in range(5)]
+    expected = torch.stack([trace.values[case, place] for case, place in enumerate(first)])
+    torch.testing.assert_close(mse(snapshots.images[1], cases.truth), expected)
+
+
+def test_explosion_is_a_last_value_above_ten_times_its_start(digits):
+    cases = draw(digits, Design(networks=3, images=1))
+    result = reconstruct(replace(IDLG, evaluations=5), cases.observation(), cases.dummy_images)
+    images = result.images.clone()
+    images[0] = 100.0
+    images[1] = torch.nan
+    changed = replace(result, images=images)
+    records = evaluate(changed, cases.truth, cases.labels, cases.dummy_images)
+    assert records["exploded"].tolist() == [True, True, False]
+    louder = replace(result, loss=result.first_loss * torch.tensor([11.0, 9.0, torch.nan]))
+    records = evaluate(louder, cases.truth, cases.labels, cases.dummy_images)
+    assert records["exploded"].tolist() == [True, False, True]
