@@ -122,7 +122,8 @@ def build(
         _stage(checkout)
     except OSError as error:
         raise InputError(
-            f"the book's folder {checkout.executed} cannot be written to ({error.strerror or error}), but must be."
+            f"the book's folder {checkout.executed} cannot be written to ({error.strerror or error}), "
+            "but must be."
         ) from None
     environment = {**os.environ, **ONE_THREAD, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if data_dir is not None:

@@ -204,7 +204,7 @@ def data_list(data_dir: str | None, as_json: bool) -> None:
     """Show which data sets are there and which are missing."""
     from wdlg import data
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "title": entry.title,

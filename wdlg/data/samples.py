@@ -96,8 +96,8 @@ def load(name: str, folder: str | Path | None = None) -> Sample:
     path = data_dir(folder) / f"{name}.npz"
     if not path.exists():
         raise InputError(
-            f"dataset is {name!r}, but has no sample file {path}: make it with `wdlg data fetch {name}`, or set "
-            "WDLG_DATA to a folder that has it."
+            f"dataset is {name!r}, but has no sample file {path}: make it with `wdlg data fetch {name}`, "
+            "or set WDLG_DATA to a folder that has it."
         )
     return read_sample(path)
 
@@ -136,7 +136,8 @@ def read_sample(path: str | Path) -> Sample:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"sample file {path} cannot be read ({reason}), but must be a whole .npz file without pickled objects."
+            f"sample file {path} cannot be read ({reason}), but must be a whole .npz file without pickled "
+            "objects."
         ) from None
     return _checked(path, parts)
 
@@ -216,8 +217,8 @@ def write_sample(sample: Sample, path: str | Path) -> None:
         Path(temporary).replace(path)
     except OSError as error:
         raise InputError(
-            f"sample file {path} could not be written ({error.strerror or error}); its folder must be writable and "
-            "have room."
+            f"sample file {path} could not be written ({error.strerror or error}); its folder must be writable "
+            "and have room."
         ) from None
     finally:
         if temporary is not None:

@@ -1,0 +1,47 @@
+# `make book` and `make test` do all their own set-up: a virtual environment with the versions of requirements.lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed-from-lock
+
+export OMP_NUM_THREADS ?= 1
+.DEFAULT_GOAL := help
+.PHONY: help book test lint lock clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+
+book: $(READY) ## Execute the notebooks and build the pages (quick profile, no download of data)
+	@$(BIN)/wdlg book
+
+test: lint ## Check style, types and notebooks, then run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types, and that notebooks carry no outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet '.[book,test]'
+	{ grep '^#' requirements.lock; .venv-lock/bin/python -m pip freeze --exclude wdlg \
+	  | grep -vi '^nvidia-\|^cuda-\|^triton' | sed 's/+cpu$$//' | sort -f; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf .venv-lock
+
+clean: ## Remove what was built; keep the virtual environment
+	rm -rf book/executed book/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	  "Python 3.11 or newer is needed, but $(PYTHON) is '$$($(PYTHON) --version 2>&1)': name another with make PYTHON=..." \
+	  >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo \
+	  "$(PYTHON) -m venv failed: install the venv module of your Python (on Debian and Ubuntu: python3-venv)." \
+	  >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
