@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wdlg.attack import IDLG, reconstruct
 from wdlg.errors import InputError
-from wdlg.evaluation import MSETrace, Snapshots, evaluate, mse, psnr, ssim
+from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate, mse, psnr, ssim
 from wdlg.study import Design, draw
 
 
@@ -75,6 +75,15 @@ def test_traces_and_snapshots_agree_with_the_records(digits):
     first = [int((result.iteration_trace[case] == 1).nonzero()[0]) for case in range(5)]
     expected = torch.stack([trace.values[case, place] for case, place in enumerate(first)])
     torch.testing.assert_close(mse(snapshots.images[1], cases.truth), expected)
+
+
+def test_success_is_an_error_below_each_threshold_of_idlgs_figure(digits):
+    cases = draw(digits, Design(networks=1, images=1))
+    result = reconstruct(replace(IDLG, evaluations=1), cases.observation(), cases.dummy_images)
+    close = replace(result, images=cases.truth + 0.05)
+    records = evaluate(close, cases.truth, cases.labels, cases.dummy_images)
+    reached = {bound: bool(records[f"below_{bound:g}"][0]) for bound in SUCCESS_THRESHOLDS}
+    assert reached == {1e-2: True, 5e-3: True, 1e-3: False, 5e-4: False, 1e-4: False}
 
 
 def test_explosion_is_a_last_value_above_ten_times_its_start(digits):

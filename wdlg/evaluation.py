@@ -80,7 +80,7 @@ def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, star
     Returns:
         Columns status, label_true, label_recovered, label_correct, iterations, evaluations, seconds, loss,
         loss_first, loss_best, mse, mse_start, mse_best (of the iterate with the least loss), psnr, ssim,
-        exploded.
+        exploded, and for each of ``SUCCESS_THRESHOLDS`` whether the MSE is below it, as below_0.01 and so on.
     """
     last = mse(reconstruction.images, truth)
     first = mse(start, truth)
@@ -110,6 +110,7 @@ def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, star
             "psnr": psnr(reconstruction.images, truth),
             "ssim": ssim(reconstruction.images, truth),
             "exploded": exploded.numpy(),
+            **{f"below_{bound:g}": (last < bound).numpy() for bound in SUCCESS_THRESHOLDS},
         }
     )
 

@@ -1,6 +1,7 @@
 """Where private images come from: the catalogue, embedded images, sample files, official downloads."""
 
 from wdlg.data.catalogue import CATALOGUE, EMBEDDED, PAPER, DataSet
+from wdlg.data.fetch import fetch
 from wdlg.data.images import read_image
 from wdlg.data.samples import Sample, data_dir, is_present, load, read_sample, write_sample
 
@@ -11,6 +12,7 @@ __all__ = [
     "DataSet",
     "Sample",
     "data_dir",
+    "fetch",
     "is_present",
     "load",
     "read_image",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wdlg.data.order import balanced_order
+
 Images = tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]
 """images (uint8 N,H,W,C), labels (int64 N), class names, source of each image."""
 
@@ -85,12 +87,7 @@ def _balanced(
     images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], source: np.ndarray
 ) -> Images:
     """The images in an order in which any first few are spread evenly over the classes."""
-    stream = np.random.default_rng(ORDER_SEED)
-    rank = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[stream.permutation(members)] = np.arange(len(members)) + stream.random(len(members)) / 2
-    order = np.argsort(rank)
+    order = balanced_order(labels, ORDER_SEED)
     return images[order], labels[order], class_names, source[order]
 
 

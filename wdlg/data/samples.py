@@ -110,13 +110,20 @@ def read_sample(path: str | Path) -> Sample:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, since np.load leaves the file open when it fails.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in KEYS if key not in archive.files]
             if missing:
                 raise InputError(
                     f"sample file {path} has no {', '.join(missing)}, but must have {', '.join(KEYS)}."
                 )
             parts = {key: archive[key] for key in KEYS}
+            # numpy hands out the bytes of a member that is no array.
+            foreign = [key for key, part in parts.items() if not isinstance(part, np.ndarray)]
+            if foreign:
+                raise InputError(
+                    f"sample file {path} has no array in {', '.join(foreign)}, but must have one."
+                )
     except InputError:
         raise
     # What a damaged or foreign file makes numpy, zipfile and zlib raise.
@@ -162,7 +169,7 @@ def _checked(path: Path, parts: dict[str, np.ndarray]) -> Sample:
         demand(shape == (len(images),), key, f"of shape {shape}", f"of shape ({len(images)},)")
     number = parts["num_classes"]
     whole = number.shape == () and np.issubdtype(number.dtype, np.integer)
-    demand(whole and number >= 2, "num_classes", str(number), "one whole number, at least 2")
+    demand(whole and int(number) >= 2, "num_classes", str(number), "one whole number, at least 2")
     num_classes = int(number)
     demand(
         labels.min() >= 0 and labels.max() < num_classes,
@@ -217,8 +224,8 @@ def write_sample(sample: Sample, path: str | Path) -> None:
         Path(temporary).replace(path)
     except OSError as error:
         raise InputError(
-            f"sample file {path} could not be written ({error.strerror or error}); its folder must be writable "
-            "and have room."
+            f"sample file {path} could not be written ({error.strerror or error}); its folder must be "
+            "writable and have room."
         ) from None
     finally:
         if temporary is not None:

@@ -150,10 +150,8 @@ def large_rates(records: pd.DataFrame) -> Verdict:
         working = shares[shares >= 0.5]
         best[str(method)] = float(working.index.max()) if len(working) else 0.0
     others = max(rate for method, rate in best.items() if method != "WDLG")
-    if best["WDLG"] == others:
-        verdict = UNDECIDED if others else FAILED
-    else:
-        verdict = HELD if best["WDLG"] > others else FAILED
+    decided = HELD if best["WDLG"] > others else FAILED
+    verdict = UNDECIDED if best["WDLG"] == others else decided
     return Verdict(
         "WDLG works at learning rates at which DLG and iDLG fail.",
         f"Largest rate at which at least half of the runs end below an MSE of {SUCCESS_MSE:g}.",

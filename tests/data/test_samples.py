@@ -1,0 +1,184 @@
+"""Sample files: what is written is read; a damaged or foreign file ends in one sentence, never in code."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wdlg import data
+from wdlg.data import Sample, read_sample, write_sample
+from wdlg.errors import InputError
+
+
+def sample(count=5, seed=0, name="other"):
+    stream = np.random.default_rng(seed)
+    return Sample(
+        name=name,
+        images=stream.integers(0, 256, (count, 6, 7, 3), dtype=np.uint8),
+        labels=stream.integers(0, 4, count),
+        class_names=("a", "b", "c", "d"),
+        num_classes=4,
+        split=np.full(count, "test"),
+        source=np.array([f"file[{place}]" for place in range(count)]),
+    )
+
+
+def parts(**changes):
+    """The arrays of a good file, with changes; None leaves one out."""
+    good = sample()
+    arrays = {
+        "images": good.images,
+        "labels": good.labels,
+        "class_names": np.array(good.class_names),
+        "num_classes": np.int64(4),
+        "split": good.split,
+        "source": good.source,
+    }
+    return {key: value for key, value in (arrays | changes).items() if value is not None}
+
+
+@given(count=st.integers(1, 6), seed=st.integers(0, 2**31))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read(tmp_path, count, seed):
+    written = sample(count, seed)
+    write_sample(written, tmp_path / "other.npz")
+    read = read_sample(tmp_path / "other.npz")
+    assert (read.name, read.class_names, read.num_classes) == ("other", ("a", "b", "c", "d"), 4)
+    for field in ("images", "labels", "split", "source"):
+        np.testing.assert_array_equal(getattr(read, field), getattr(written, field))
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path, cut):
+    whole = tmp_path / "whole.npz"
+    write_sample(sample(), whole)
+    content = whole.read_bytes()
+    part = tmp_path / "part.npz"
+    part.write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(InputError, match="part.npz"):
+        read_sample(part)
+
+
+@given(position=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_a_changed_byte_is_either_refused_in_a_sentence_or_harmless(tmp_path, position, value):
+    path = tmp_path / "other.npz"
+    write_sample(sample(), path)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] = value
+    path.write_bytes(content)
+    try:
+        read = read_sample(path)
+    except InputError as error:
+        assert "other.npz" in str(error)  # noqa: PT017
+    else:
+        np.testing.assert_array_equal(read.images, sample().images)
+
+
+class Trap:
+    """Sets a mark when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", **parts(class_names=np.array([Trap()] * 4, dtype=object)))
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Trap()))
+    with zipfile.ZipFile("c.npz", "w") as archive:
+        for key in parts():
+            archive.writestr(f"{key}.npy", pickle.dumps(Trap()))
+    for name in ("a.npz", "b.npz", "c.npz"):
+        with pytest.raises(InputError, match=name):
+            read_sample(tmp_path / name)
+    assert not (tmp_path / "unpickled").exists()
+
+
+WRONG = {
+    "a missing key": ({"labels": None}, "has no labels"),
+    "floats for images": ({"images": np.zeros((5, 6, 7, 3))}, "images is of type float64"),
+    "two channels": ({"images": np.zeros((5, 6, 7, 2), np.uint8)}, r"images is of shape \(5, 6, 7, 2\)"),
+    "no images": ({"images": np.zeros((0, 6, 7, 3), np.uint8)}, "images is of shape"),
+    "labels as text": ({"labels": np.array(list("abcde"))}, "labels is of type"),
+    "too few labels": ({"labels": np.zeros(4, np.int64)}, r"labels is of shape \(4,\)"),
+    "a label outside": ({"labels": np.array([0, 1, 2, 3, 4])}, "labels is between 0 and 4"),
+    "a negative label": ({"labels": np.array([0, 1, 2, 3, -1])}, "labels is between -1 and 3"),
+    "one class": ({"num_classes": np.int64(1)}, "num_classes is 1"),
+    "several counts": ({"num_classes": np.array([4, 4])}, "num_classes is"),
+    "names of other classes": ({"class_names": np.array(["a"])}, "class_names is of shape"),
+    "a split too many": ({"split": np.full(6, "test")}, "split is of shape"),
+}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), WRONG.values(), ids=WRONG)
+def test_content_that_is_not_a_samples_is_named(tmp_path, changes, sentence):
+    np.savez(tmp_path / "wrong.npz", **parts(**changes))
+    with pytest.raises(InputError, match=sentence):
+        read_sample(tmp_path / "wrong.npz")
+
+
+def test_a_known_data_set_must_have_the_shape_of_the_catalogue(tmp_path):
+    write_sample(sample(), tmp_path / "mnist.npz")
+    with pytest.raises(InputError, match="images is of shape"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(InputError, match="wdlg data fetch svhn"):
+        data.load("svhn", tmp_path)
+    assert not data.is_present("svhn", tmp_path)
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="^dataset is 'cifar', but must be one of mnist,"):
+        data.load("cifar")
+
+
+def test_nothing_half_written_is_left_when_the_disk_is_full(tmp_path, monkeypatch):
+    def full(*arguments, **arrays):
+        arguments[0].write(b"half")
+        raise OSError(28, "No space left on device")
+
+    write_sample(sample(seed=1), tmp_path / "other.npz")
+    before = (tmp_path / "other.npz").read_bytes()
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_sample(sample(), tmp_path / "other.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.npz"]
+    assert (tmp_path / "other.npz").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="could not be written"):
+        write_sample(sample(), tmp_path / "file" / "other.npz")
+
+
+def test_the_folder_is_the_one_given_then_wdlg_data_then_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("WDLG_DATA", str(tmp_path / "variable"))
+    assert data.data_dir(tmp_path / "given") == tmp_path / "given"
+    assert data.data_dir() == tmp_path / "variable"
+    monkeypatch.delenv("WDLG_DATA")
+    assert data.data_dir().name == "wdlg"
+
+
+def test_tensors_have_channels_first_and_values_from_0_to_1():
+    one = sample()
+    tensor = one.tensor([3, 1])
+    assert tensor.shape == (2, 3, 6, 7)
+    assert tensor[0, 2, 4, 5].item() == pytest.approx(one.images[3, 4, 5, 2] / 255)
+    assert one.tensor().shape[0] == len(one)
+
+
+def test_reading_does_not_depend_on_compression(tmp_path):
+    buffer = io.BytesIO()
+    np.savez(buffer, **parts())
+    (tmp_path / "other.npz").write_bytes(buffer.getvalue())
+    assert read_sample(tmp_path / "other.npz").num_classes == 4

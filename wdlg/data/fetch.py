@@ -1,0 +1,176 @@
+"""Make sample files from the official downloads.
+
+The libraries do the downloading and check what they got (md5, sha256). They trust a folder that they find,
+though, and a killed extraction leaves half a folder. So a download is worked on in ``NAME.incomplete``, where
+each start keeps only the archives, and the folder takes its final name when everything could be read.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wdlg.data.catalogue import CATALOGUE, PAPER
+from wdlg.data.order import balanced_order
+from wdlg.data.samples import Sample, data_dir, write_sample
+from wdlg.data.torchvision_import import torchvision_datasets
+from wdlg.errors import InputError, require_choice, require_count
+
+ARCHIVES = (".gz", ".mat", ".tgz")
+"""How the names of official archives end; what else an interrupted start left behind is not trusted."""
+
+SIDE = 32
+ORIGINAL_SIDE = 250
+"""LFW's pictures are 250x250, and are reduced to 32x32 with antialiasing."""
+
+
+@dataclass(frozen=True)
+class _Official:
+    """A data set as its official download has it: images (N,H,W,C), labels (N,), names and provenance."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    split: str
+    source: str
+
+
+def fetch(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    images: int = 1000,
+    seed: int = 20230101,
+    progress: bool = True,
+) -> Path:
+    """Download a data set of the paper, draw a sample spread over its classes, and write the sample file.
+
+    Finished downloads are kept in ``raw`` beside the sample file, so another draw needs no network.
+
+    Args:
+        name: one of ``PAPER``.
+        folder: of the sample files, see :func:`~wdlg.data.samples.data_dir`.
+        images: how many are drawn; all of them if there are fewer.
+        seed: decides the draw.
+        progress: show a bar for LFW's download; torchvision always shows its own.
+
+    Returns:
+        The sample file.
+
+    Raises:
+        InputError: unknown data set; the download failed or is damaged; a folder cannot be written to.
+    """
+    require_choice("dataset", name, PAPER)
+    require_count("images", images)
+    require_count("seed", seed, at_least=0)
+    target = data_dir(folder) / f"{name}.npz"
+    official = _complete(name, target.parent / "raw", progress)
+    chosen = balanced_order(official.labels, seed)[:images]
+    chosen = np.random.default_rng(seed).permutation(chosen)
+    sample = Sample(
+        name=name,
+        images=official.images[chosen],
+        labels=official.labels[chosen].astype(np.int64),
+        class_names=official.class_names,
+        num_classes=len(official.class_names),
+        split=np.full(len(chosen), official.split),
+        source=np.array([f"{official.source}[{place}]" for place in chosen]),
+    )
+    write_sample(sample, target)
+    return target
+
+
+def _complete(name: str, raw: Path, progress: bool) -> _Official:
+    """The official data set, from a finished download or from one that is begun or continued now."""
+    finished, working = raw / name, raw / f"{name}.incomplete"
+    reader = _READERS[name]
+    try:
+        if finished.exists():
+            return reader(finished, progress)
+        working.mkdir(parents=True, exist_ok=True)
+        _keep_archives(working)
+        official = reader(working, progress)
+        working.rename(finished)
+        return official
+    # What torchvision, scikit-learn, pooch and the archives raise: no network, a wrong checksum, no room.
+    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"dataset {name} could not be fetched into {raw} ({reason}); the network must be reachable and "
+            "the folder writable: run the command again, and finished files are kept."
+        ) from None
+
+
+def _keep_archives(folder: Path) -> None:
+    """Remove what an interrupted extraction left; archives stay, and are checked before they are used."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.suffix not in ARCHIVES:
+            path.unlink()
+
+
+def _torchvision(class_name: str, part: str, **arguments: Any) -> Callable[[Path, bool], _Official]:
+    """Reader of a torchvision data set."""
+
+    def read(folder: Path, progress: bool) -> _Official:  # noqa: ARG001
+        loaded = getattr(torchvision_datasets(), class_name)(str(folder), download=True, **arguments)
+        images = np.asarray(loaded.data)
+        labels = np.asarray(loaded.labels if hasattr(loaded, "labels") else loaded.targets)
+        if images.ndim == 3:
+            images = images[..., None]
+        elif images.shape[1] == 3:  # SVHN's channels come first
+            images = images.transpose(0, 2, 3, 1)
+        names = getattr(loaded, "classes", None) or [str(digit) for digit in range(10)]
+        # MNIST's classes are called "0 - zero" and so on.
+        names = [one.split(" - ")[0] for one in names]
+        return _Official(np.ascontiguousarray(images), labels, tuple(names), part, f"{class_name} {part}")
+
+    return read
+
+
+def _lfw(folder: Path, progress: bool) -> _Official:
+    """All pictures of LFW, the originals (not "funneled"), whole, in colour, for all people."""
+    import pooch
+    from sklearn.datasets import _lfw as lfw
+    from sklearn.datasets import fetch_lfw_people
+
+    home = folder / "lfw_home"
+    if not (home / "lfw").exists():
+        # scikit-learn downloads without a bar, and does not check an archive that is there. pooch does both.
+        pooch.retrieve(
+            lfw.ARCHIVE.url,
+            known_hash=lfw.ARCHIVE.checksum,
+            fname=lfw.ARCHIVE.filename,
+            path=home,
+            progressbar=progress,
+        )
+    people: Any = fetch_lfw_people(
+        data_home=str(folder),
+        funneled=False,
+        color=True,
+        min_faces_per_person=0,
+        slice_=None,
+        resize=SIDE / ORIGINAL_SIDE,
+    )
+    images = np.round(people.images * 255).astype(np.uint8)
+    names = tuple(str(name).replace(" ", "_") for name in people.target_names)
+    return _Official(images, people.target, names, "all", "fetch_lfw_people")
+
+
+_READERS: dict[str, Callable[[Path, bool], _Official]] = {
+    "mnist": _torchvision("MNIST", "test", train=False),
+    "fashion_mnist": _torchvision("FashionMNIST", "test", train=False),
+    "svhn": _torchvision("SVHN", "test", split="test"),
+    "cifar100": _torchvision("CIFAR100", "test", train=False),
+    "lfw": _lfw,
+}
+assert set(_READERS) == set(PAPER) <= set(CATALOGUE)
