@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ LAST = ("05_conclusion", "00_summary")
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+ADDED = {"injected-parameters", "papermill-error-cell-tag"}
+"""Tags of the cells that papermill adds, and that a count of the source's cells leaves out."""
 
 
 class BookError(Exception):
@@ -82,14 +86,19 @@ def read_profile(checkout: Checkout, profile: str) -> dict[str, dict[str, Any]]:
     """Parameters for each notebook, by the notebook's name.
 
     Raises:
-        InputError: unknown profile, or a profile that names a notebook that is not there.
+        InputError: unknown profile, or a profile that names a notebook or a parameter that is not there.
     """
+    from papermill import inspect_notebook
+
     require_choice("--profile", profile, PROFILES)
     path = checkout.notebooks / "profiles" / f"{profile}.yaml"
     parameters: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) or {}
     known = {notebook.stem for notebook in checkout.notebooks.glob("*.ipynb")}
-    for name in parameters:
+    for name, values in parameters.items():
         require_choice(f"a notebook in {path.name}", name, sorted(known))
+        declared = sorted(inspect_notebook(str(checkout.notebooks / f"{name}.ipynb")))
+        for parameter in values or {}:
+            require_choice(f"a parameter of {name} in {path.name}", parameter, declared)
     return parameters
 
 
@@ -106,7 +115,8 @@ def build(
         profile: "quick" (embedded images) or "paper" (the data sets of the paper).
         root: a folder in the checkout; None for the working folder.
         data_dir: folder of the sample files, handed to the notebooks as ``WDLG_DATA``.
-        jobs: notebooks that run side by side, one thread each; None for the number of cores.
+        jobs: notebooks that run side by side, one thread each; None for the number of cores, at most 2, since
+            a notebook of the paper profile can need several GB.
 
     Returns:
         The page to open.
@@ -117,7 +127,7 @@ def build(
     """
     checkout = find_checkout(root)
     parameters = read_profile(checkout, profile)
-    jobs = os.cpu_count() or 1 if jobs is None else require_count("--jobs", jobs)
+    jobs = min(os.cpu_count() or 1, 2) if jobs is None else require_count("--jobs", jobs)
     try:
         _stage(checkout)
     except OSError as error:
@@ -188,7 +198,8 @@ class _Execution:
         self.stopping.set()
         with self.lock:
             for process in self.running:
-                os.killpg(process.pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
 
     def execute(self, name: str) -> None:
         """Run one notebook in a process of its own."""
@@ -222,6 +233,7 @@ class _Execution:
             return
         if process.returncode != 0:
             raise BookError(_failure(target) or f"notebook {name} failed:\n{output.strip()[-2000:]}")
+        _finish(target)
         self.done += 1
         click.echo(f"[{self.done}/{len(self.names)}] {name} done in {time.perf_counter() - started:.0f} s")
         for line in _missing(target):
@@ -229,12 +241,14 @@ class _Execution:
 
 
 def _outputs(notebook: Path) -> Iterator[tuple[int, Any]]:
-    """Every output of a notebook's code cells, with the cell's number (from 1, as counted in the file)."""
+    """Every output of a notebook's code cells, with the cell's number (from 1, as counted in its source)."""
     import nbformat
 
     if not notebook.exists():
         return
-    for number, cell in enumerate(nbformat.read(notebook, as_version=4).cells, start=1):
+    cells = nbformat.read(notebook, as_version=4).cells
+    own = [cell for cell in cells if not ADDED & set(cell.metadata.get("tags", ()))]
+    for number, cell in enumerate(own, start=1):
         for output in cell.get("outputs", []):
             yield number, output
 
@@ -245,6 +259,24 @@ def _failure(notebook: Path) -> str | None:
         if output.output_type == "error":
             return f"notebook {notebook.stem} failed in cell {number}: {output.ename}: {output.evalue}"
     return None
+
+
+def _finish(notebook: Path) -> None:
+    """Check that each figure is a picture, and drop the folders of this machine: readers download this file.
+
+    Raises:
+        BookError: a cell with a caption shows no picture.
+    """
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
+        if caption and not any("image/png" in output.get("data", {}) for output in cell.outputs):
+            raise BookError(f"notebook {notebook.stem} shows no picture above the caption {caption!r}.")
+    for path in ("input_path", "output_path"):
+        content.metadata.papermill.pop(path, None)
+    nbformat.write(content, notebook)
 
 
 def _missing(notebook: Path) -> list[str]:
