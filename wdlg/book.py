@@ -207,7 +207,7 @@ class _Execution:
             return
         target = self.checkout.executed / "notebooks" / f"{name}.ipynb"
         settings = target.with_suffix(".yaml")
-        settings.write_text(yaml.safe_dump(dict(self.parameters.get(name, {}))))
+        settings.write_text(yaml.safe_dump(dict(self.parameters.get(name) or {})))
         command = [
             *(sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"),
             *("--kernel", "python3", "--cwd", str(target.parent), "--parameters_file", str(settings)),

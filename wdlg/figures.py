@@ -6,6 +6,7 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,15 @@ sns.set_theme(
 )
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without pyplot's global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG; a file of that name is replaced whole or not at all.
 
@@ -98,7 +108,7 @@ def image_grid(
     size: float = 1.25,
 ) -> Figure:
     """Images (C, H, W) in rows and columns, with a note under each where given."""
-    figure = Figure(figsize=(size * len(column_titles) + 1.2, (size + 0.3) * len(rows)))
+    figure = Picture(figsize=(size * len(column_titles) + 1.2, (size + 0.3) * len(rows)))
     grid = np.atleast_2d(figure.subplots(len(rows), len(column_titles), squeeze=False))
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
@@ -116,7 +126,7 @@ def image_grid(
 
 def single_attack(outcome: Outcome, method: str, *, start: np.ndarray) -> Figure:
     """One attack: the private image, the start, the last iterate, and the loss at each evaluation."""
-    figure = Figure(figsize=(9, 2.8))
+    figure = Picture(figsize=(9, 2.8))
     left, middle, right, curve = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.8))
     pictures = [outcome.truth[0], start[0], outcome.images[method][0]]
     titles = ("private image", "start: random noise", f"recovered by {method}")
@@ -151,7 +161,7 @@ def success_curves(
         records: by data set title, records with columns method and mse.
         published: by data set title and method, share (0 to 1) by MSE threshold.
     """
-    figure = Figure(figsize=(4.2 * len(records), 3.6))
+    figure = Picture(figsize=(4.2 * len(records), 3.6))
     thresholds = np.logspace(-6, 0.5, 120)
     for axes, (title, table) in zip(
         figure.subplots(1, len(records), sharey=True, squeeze=False)[0], records.items(), strict=True
@@ -186,7 +196,7 @@ def success_curves(
 
 def bias_gradient(error: np.ndarray, label: int) -> Figure:
     """The gradient of the output bias, one stem for each class, the negative one marked."""
-    figure = Figure(figsize=(7.5, 2.8))
+    figure = Picture(figsize=(7.5, 2.8))
     axes = figure.subplots()
     classes = np.arange(len(error))
     negative = error < 0
@@ -211,7 +221,7 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     Args:
         table: columns activation, rule, share (:class:`~wdlg.study.statistics.Share`).
     """
-    figure = Figure(figsize=(6.5, 2.8))
+    figure = Picture(figsize=(6.5, 2.8))
     axes = figure.subplots()
     looks = {"bias_sign": ("WDLG", -0.12), "row_sum": ("iDLG", 0.12)}
     activations = list(dict.fromkeys(table["activation"]))
@@ -242,7 +252,7 @@ def saturation(table: pd.DataFrame) -> Figure:
     Args:
         table: columns precision, bound, share.
     """
-    figure = Figure(figsize=(6.5, 3.2))
+    figure = Picture(figsize=(6.5, 3.2))
     axes = figure.subplots()
     for (precision, rows), look in zip(table.groupby("precision"), list(LOOKS.values())[:2], strict=True):
         value = np.array([one.value for one in rows["share"]])
@@ -271,7 +281,7 @@ def saturation(table: pd.DataFrame) -> Figure:
 
 def method_diagram() -> Figure:
     """Our drawing of the method (the paper's Figure 1): participant, shared gradient, attacker's loop."""
-    figure = Figure(figsize=(10, 3.9))
+    figure = Picture(figsize=(10, 3.9))
     axes = figure.subplots()
     axes.set(xlim=(0, 10), ylim=(0, 4))
     axes.axis("off")
@@ -326,7 +336,7 @@ def loss_lines(positions: np.ndarray, losses: Mapping[str, np.ndarray], *, title
         losses: by loss name, values (lines, T).
         titles: of the lines.
     """
-    figure = Figure(figsize=(4.2 * len(titles), 3.3))
+    figure = Picture(figsize=(4.2 * len(titles), 3.3))
     panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     looks = dict(zip(losses, (LOOKS["iDLG"], LOOKS["Euclidean"], LOOKS["WDLG"]), strict=False))
     for line, (axes, title) in enumerate(zip(panels, titles, strict=True)):
@@ -348,7 +358,7 @@ def loss_lines(positions: np.ndarray, losses: Mapping[str, np.ndarray], *, title
 
 def point_plans(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray]) -> Figure:
     """Transport between two small sets of points in the plane: a line for each move, as wide as its mass."""
-    figure = Figure(figsize=(3.4 * len(plans), 3.3))
+    figure = Picture(figsize=(3.4 * len(plans), 3.3))
     panels = figure.subplots(1, len(plans), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, plan) in zip(panels, plans.items(), strict=True):
         largest = 1 / len(x)
@@ -371,7 +381,7 @@ def point_plans(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray]) -
 
 def plan_maps(plans: Mapping[str, np.ndarray]) -> Figure:
     """Transport plans as maps, dark where much mass moves; each entry as a share of its row."""
-    figure = Figure(figsize=(3.2 * len(plans) + 0.8, 3.3))
+    figure = Picture(figsize=(3.2 * len(plans) + 0.8, 3.3))
     panels = figure.subplots(1, len(plans), squeeze=False)[0]
     for axes, (title, plan) in zip(panels, plans.items(), strict=True):
         image = axes.imshow(plan * len(plan), cmap="Greys", vmin=0, vmax=1)
@@ -392,7 +402,7 @@ def lines(
     legend: str | None = None,
 ) -> Figure:
     """A few named curves (x, y) on one pair of axes, told apart by colour, style and marker."""
-    figure = Figure(figsize=(6.5, 3.4))
+    figure = Picture(figsize=(6.5, 3.4))
     axes = figure.subplots()
     colors = sns.color_palette("cividis", len(curves))
     styles = ("-", "--", "-.", ":")
@@ -428,7 +438,7 @@ def convergence(
         form: "log axis", or "paper": the logarithm, shifted up so that the least value drawn is 0.
         quantities: which rows: "loss", "mse".
     """
-    figure = Figure(figsize=(3.6 * len(outcomes), 2.9 * len(quantities)))
+    figure = Picture(figsize=(3.6 * len(outcomes), 2.9 * len(quantities)))
     grid = figure.subplots(len(quantities), len(outcomes), squeeze=False, sharex=True)
     for column, (title, outcome) in enumerate(outcomes.items()):
         for row, quantity in enumerate(quantities):
@@ -465,7 +475,7 @@ def _shifted_log(
 
 def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Figure:
     """MSE against loss, one line for each run, one column for each data set."""
-    figure = Figure(figsize=(3.6 * len(outcomes), 3.2))
+    figure = Picture(figsize=(3.6 * len(outcomes), 3.2))
     panels = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
     for axes, (title, outcome) in zip(panels, outcomes.items(), strict=True):
         for method in outcome.loss:
@@ -491,7 +501,7 @@ def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Fig
 def learning_rates(outcomes: Mapping[float, Outcome], *, iterations: int, quantity: str) -> Figure:
     """Median loss or MSE against iteration, one panel for each method, one curve for each learning rate."""
     methods = list(next(iter(outcomes.values())).loss)
-    figure = Figure(figsize=(3.8 * len(methods), 3.4))
+    figure = Picture(figsize=(3.8 * len(methods), 3.4))
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=quantity == "mse")[0]
     colors = sns.color_palette("cividis", len(outcomes))
     markers = ("o", "s", "^", "D", "v", "P", "X")
