@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wdlg import labels
 from wdlg.errors import InputError, require_choice, require_count, require_positive

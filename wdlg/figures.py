@@ -11,7 +11,9 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +43,8 @@ LOOKS = {
     "WDLG": Look("#009E73", "-.", "^"),
     "Euclidean": Look("#CC79A7", ":", "D"),
 }
-PUBLISHED = "#555555"
+ERROR_RANGE = (1e-8, 1e2)
+"""What axes of the MSE show; a run that explodes leaves the frame at the top."""
 
 sns.set_theme(
     context="notebook",
@@ -52,6 +55,10 @@ sns.set_theme(
         "figure.dpi": 100,
         "figure.constrained_layout.use": True,
         "axes.titlesize": "medium",
+        "font.size": 10,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
         "legend.frameon": True,
     },
 )
@@ -105,7 +112,7 @@ def image_grid(
     row_titles: Sequence[str],
     column_titles: Sequence[str],
     notes: Sequence[Sequence[str]] | None = None,
-    size: float = 1.25,
+    size: float = 0.95,
 ) -> Figure:
     """Images (C, H, W) in rows and columns, with a note under each where given."""
     figure = Picture(figsize=(size * len(column_titles) + 1.2, (size + 0.3) * len(rows)))
@@ -161,7 +168,7 @@ def success_curves(
         records: by data set title, records with columns method and mse.
         published: by data set title and method, share (0 to 1) by MSE threshold.
     """
-    figure = Picture(figsize=(4.2 * len(records), 3.6))
+    figure = Picture(figsize=(2.8 * len(records), 3.2))
     thresholds = np.logspace(-6, 0.5, 120)
     for axes, (title, table) in zip(
         figure.subplots(1, len(records), sharey=True, squeeze=False)[0], records.items(), strict=True
@@ -274,6 +281,10 @@ def saturation(table: pd.DataFrame) -> Figure:
         ylabel="labels recovered by bias_sign",
         ylim=(-0.02, 1.04),
     )
+    axes.set_xticks(
+        sorted(table["bound"].unique()), [f"{bound:g}" for bound in sorted(table["bound"].unique())]
+    )
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(title="precision", fontsize="small")
     return figure
@@ -281,50 +292,68 @@ def saturation(table: pd.DataFrame) -> Figure:
 
 def method_diagram() -> Figure:
     """Our drawing of the method (the paper's Figure 1): participant, shared gradient, attacker's loop."""
-    figure = Picture(figsize=(10, 3.9))
+    figure = Picture(figsize=(8.2, 3.7))
     axes = figure.subplots()
-    axes.set(xlim=(0, 10), ylim=(0, 4))
+    axes.set(xlim=(0, 8.2), ylim=(-0.75, 3.2))
     axes.axis("off")
-
-    def box(x: float, y: float, text: str, color: str, width: float = 1.75) -> None:
+    private, public, attacker = "#FBE3D0", "#E6E6E6", "#D3EBE1"
+    columns, (top, middle, bottom) = (0.95, 3.05, 5.15, 7.25), (2.5, 1.35, 0.2)
+    boxes = (
+        (columns[0], top, "private image x,\nlabel y", private),
+        (columns[1], top, "network F(x; W)", public),
+        (columns[2], top, "shared gradient g", public),
+        (columns[2], middle, "label: index of the\nnegative bias entry", attacker),
+        (columns[0], bottom, "dummy image x'", attacker),
+        (columns[1], bottom, "network F(x'; W)", public),
+        (columns[2], bottom, "dummy gradient g'", attacker),
+        (columns[3], bottom, "matching loss\nW(g', g)", attacker),
+    )
+    for x, y, text, color in boxes:
         axes.add_patch(
-            FancyBboxPatch(
-                (x - width / 2, y - 0.38), width, 0.76, boxstyle="round,pad=0.03", fc=color, ec="black"
-            )
+            FancyBboxPatch((x - 0.8, y - 0.3), 1.6, 0.6, boxstyle="round,pad=0.03", fc=color, ec="black")
         )
         axes.text(x, y, text, ha="center", va="center", fontsize=9)
-
-    def arrow(start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
-        axes.add_patch(
-            FancyArrowPatch(
-                start,
-                end,
-                arrowstyle="-|>",
-                mutation_scale=13,
-                color="black",
-                connectionstyle=f"arc3,rad={bend}",
-            )
+    across, down = 0.84, 0.34
+    arrows = [
+        *(
+            ((left + across, y), (right - across, y))
+            for y in (top, bottom)
+            for left, right in pairwise(columns[:3])
+        ),
+        ((columns[2] + across, bottom), (columns[3] - across, bottom)),
+        ((columns[2], top - down), (columns[2], middle + down)),
+        ((columns[2], middle - down), (columns[2], bottom + down)),
+    ]
+    for start, end in arrows:
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color="black"))
+    elbow: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 13,
+        "color": "black",
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
+    axes.add_patch(
+        FancyArrowPatch(
+            (columns[2] + across, top),
+            (columns[3], bottom + down),
+            connectionstyle="angle,angleA=0,angleB=90,rad=4",
+            **elbow,
         )
-
-    private, public, attacker = "#FBE3D0", "#E6E6E6", "#D3EBE1"
-    box(1.1, 3.3, "private image x,\nlabel y", private)
-    box(3.6, 3.3, "network F(x; W)", public)
-    box(6.2, 3.3, "shared gradient g", public)
-    box(8.8, 3.3, "label: index of the\nnegative bias entry", attacker)
-    box(1.1, 0.8, "dummy image x'", attacker)
-    box(3.6, 0.8, "network F(x'; W)", public)
-    box(6.2, 0.8, "dummy gradient g'", attacker)
-    box(8.8, 0.8, "matching loss\nW(g', g)", attacker)
-    for y in (3.3, 0.8):
-        for left, right in ((1.1, 3.6), (3.6, 6.2), (6.2, 8.8)):
-            arrow((left + 0.92, y), (right - 0.92, y))
-    arrow((6.9, 2.85), (8.3, 1.25))
-    arrow((8.0, 2.85), (6.8, 1.25))
-    arrow((8.8, 0.38), (1.1, 0.38), -0.16)
-    axes.text(5.0, -0.32, "x' ← x' − η ∇W(g', g)", ha="center", va="center", fontsize=9)
-    axes.text(0.2, 3.88, "participant", fontsize=10, weight="bold", va="center")
-    axes.text(0.2, 1.42, "attacker", fontsize=10, weight="bold", va="center")
-    axes.set_ylim(-0.6, 4.1)
+    )
+    axes.add_patch(
+        FancyArrowPatch(
+            (columns[3], bottom - down),
+            (columns[0], bottom - down),
+            connectionstyle="bar,fraction=-0.05",
+            **elbow,
+        )
+    )
+    axes.text(
+        4.1, -0.6, "x' ← x' − η ∇W(g', g)", ha="center", va="center", fontsize=9, backgroundcolor="white"
+    )
+    for y, who in ((top, "participant"), (bottom, "attacker")):
+        axes.text(0.15, y + 0.5, who, fontsize=10, weight="bold", va="center")
     return figure
 
 
@@ -336,7 +365,7 @@ def loss_lines(positions: np.ndarray, losses: Mapping[str, np.ndarray], *, title
         losses: by loss name, values (lines, T).
         titles: of the lines.
     """
-    figure = Picture(figsize=(4.2 * len(titles), 3.3))
+    figure = Picture(figsize=(4 * len(titles), 3.2))
     panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     looks = dict(zip(losses, (LOOKS["iDLG"], LOOKS["Euclidean"], LOOKS["WDLG"]), strict=False))
     for line, (axes, title) in enumerate(zip(panels, titles, strict=True)):
@@ -358,7 +387,7 @@ def loss_lines(positions: np.ndarray, losses: Mapping[str, np.ndarray], *, title
 
 def point_plans(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray]) -> Figure:
     """Transport between two small sets of points in the plane: a line for each move, as wide as its mass."""
-    figure = Picture(figsize=(3.4 * len(plans), 3.3))
+    figure = Picture(figsize=(2.1 * len(plans), 2.5))
     panels = figure.subplots(1, len(plans), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (title, plan) in zip(panels, plans.items(), strict=True):
         largest = 1 / len(x)
@@ -381,7 +410,7 @@ def point_plans(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray]) -
 
 def plan_maps(plans: Mapping[str, np.ndarray]) -> Figure:
     """Transport plans as maps, dark where much mass moves; each entry as a share of its row."""
-    figure = Picture(figsize=(3.2 * len(plans) + 0.8, 3.3))
+    figure = Picture(figsize=(2 * len(plans) + 0.8, 2.6))
     panels = figure.subplots(1, len(plans), squeeze=False)[0]
     for axes, (title, plan) in zip(panels, plans.items(), strict=True):
         image = axes.imshow(plan * len(plan), cmap="Greys", vmin=0, vmax=1)
@@ -438,7 +467,7 @@ def convergence(
         form: "log axis", or "paper": the logarithm, shifted up so that the least value drawn is 0.
         quantities: which rows: "loss", "mse".
     """
-    figure = Picture(figsize=(3.6 * len(outcomes), 2.9 * len(quantities)))
+    figure = Picture(figsize=(2.8 * len(outcomes), 2.5 * len(quantities)))
     grid = figure.subplots(len(quantities), len(outcomes), squeeze=False, sharex=True)
     for column, (title, outcome) in enumerate(outcomes.items()):
         for row, quantity in enumerate(quantities):
@@ -455,6 +484,8 @@ def convergence(
                 axes.fill_between(np.arange(iterations), low, high, color=look.color, alpha=0.15, linewidth=0)
             if form == "log axis":
                 axes.set_yscale("log")
+            if form == "log axis" and quantity == "mse":
+                axes.set_ylim(*ERROR_RANGE)
             axes.set_title(title if row == 0 else "")
             axes.set_xlabel("iteration" if row == len(quantities) - 1 else "")
         for row, quantity in enumerate(quantities):
@@ -475,7 +506,7 @@ def _shifted_log(
 
 def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Figure:
     """MSE against loss, one line for each run, one column for each data set."""
-    figure = Picture(figsize=(3.6 * len(outcomes), 3.2))
+    figure = Picture(figsize=(2.8 * len(outcomes), 2.9))
     panels = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
     for axes, (title, outcome) in zip(panels, outcomes.items(), strict=True):
         for method in outcome.loss:
@@ -492,7 +523,7 @@ def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Fig
                     linewidth=1,
                     label=method if case == 0 else None,
                 )
-        axes.set(xscale="log", yscale="log", xlabel="matching loss", title=title)
+        axes.set(xscale="log", yscale="log", xlabel="matching loss", title=title, ylim=ERROR_RANGE)
     panels[0].set_ylabel("MSE")
     panels[0].legend(fontsize="small")
     return figure
@@ -501,7 +532,7 @@ def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Fig
 def learning_rates(outcomes: Mapping[float, Outcome], *, iterations: int, quantity: str) -> Figure:
     """Median loss or MSE against iteration, one panel for each method, one curve for each learning rate."""
     methods = list(next(iter(outcomes.values())).loss)
-    figure = Picture(figsize=(3.8 * len(methods), 3.4))
+    figure = Picture(figsize=(2.8 * len(methods), 3.2))
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=quantity == "mse")[0]
     colors = sns.color_palette("cividis", len(outcomes))
     markers = ("o", "s", "^", "D", "v", "P", "X")

@@ -107,7 +107,8 @@ class LeNet:
         rows.append((self.classes, self.features))
 
         def uniform(*shape: int) -> Tensor:
-            return (torch.rand(count, *shape, generator=generator, dtype=dtype) * 2 - 1) * bound
+            # Drawn in single precision always, so that a seed means the same network in every precision.
+            return ((torch.rand(count, *shape, generator=generator) * 2 - 1) * bound).to(dtype)
 
         weights, biases = zip(*((uniform(*shape), uniform(shape[0])) for shape in rows), strict=True)
         return Parameters(weights, biases)

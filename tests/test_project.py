@@ -1,0 +1,261 @@
+"""The files around the code agree with one another."""
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from wdlg import data
+from wdlg.book import LAST, PROFILES, find_checkout, read_profile
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def locked():
+    """Version by name of requirements.lock."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line.strip() and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in pins), "only NAME==VERSION lines"
+    pairs = [line.split("==") for line in pins]
+    versions = {canonicalize_name(name): Version(version) for name, version in pairs}
+    assert len(versions) == len(pins), "a name stands twice"
+    return versions
+
+
+def requirements():
+    """Every requirement of pyproject.toml, with those of its optional parts."""
+    optional = [line for group in PROJECT["optional-dependencies"].values() for line in group]
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *optional]]
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def text_of(path):
+    """The prose of a page or of a notebook's text cells."""
+    if path.suffix == ".md":
+        return path.read_text()
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+# Dependencies
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
+def test_each_dependency_is_locked_to_a_version_within_its_bounds(requirement):
+    version = locked().get(canonicalize_name(requirement.name))
+    assert version is not None, f"requirements.lock does not have {requirement.name}"
+    assert requirement.specifier.contains(version)
+
+
+def test_the_lock_is_closed_and_holds_nothing_else():
+    """All that the dependencies need in turn is locked, and nothing that no dependency needs."""
+    versions = locked()
+    needed, waiting = set(), requirements()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extras := frozenset(requirement.extras)) in needed or name in ("setuptools", "pip"):
+            continue
+        needed.add((name, extras))
+        assert name in versions, f"requirements.lock does not have {name}"
+        for line in metadata.requires(name) or []:
+            further = Requirement(line)
+            wanted = further.marker is None or any(
+                further.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+            )
+            # The GPU parts of torch are for pip to choose: they differ from machine to machine.
+            if wanted and not further.name.startswith(("nvidia-", "cuda-", "triton")):
+                waiting.append(further)
+    assert set(versions) == {name for name, _ in needed}
+
+
+def test_this_environment_has_the_locked_versions():
+    different = {
+        name: (metadata.version(name), str(version))
+        for name, version in locked().items()
+        if Version(metadata.version(name)).public != version.public
+    }
+    assert not different, "run `make test`, which installs what requirements.lock says"
+
+
+def test_the_conda_environment_installs_the_lock_on_a_python_that_the_project_supports():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    [by_pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    [python] = [entry.split("=")[1] for entry in plain if entry.startswith("python=")]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python)
+    assert "pip" in plain
+    assert by_pip == ["-r requirements.lock", "-e ."]
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"] == metadata.version("wdlg")
+
+
+def test_the_licences_are_there_and_named():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert "creativecommons.org/licenses/by/4.0/legalcode" in (ROOT / "LICENSE-book").read_text()
+
+
+def test_one_address_of_the_repository_is_used_throughout():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+    for path in [*PAGES, ROOT / "README.md"]:
+        for named in re.findall(r"https://github\.com/[\w-]+/wdlg\b", path.read_text()):
+            assert named == address, path.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda p: p.stem)
+def test_workflows_pin_the_major_version_of_each_action(path):
+    workflow = yaml.safe_load(path.read_text())
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", action) for action in used)
+
+
+# Notebooks and pages
+
+
+def toc_files():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def test_the_table_of_contents_lists_every_notebook_and_page_once_and_in_order():
+    files = toc_files()
+    assert [file for file in files if file.startswith("notebooks/")] == [
+        f"notebooks/{path.stem}" for path in NOTEBOOKS
+    ]
+    assert sorted(file for file in files if file.startswith("book/")) == [
+        f"book/{path.stem}" for path in PAGES
+    ]
+    assert len(files) == len(NOTEBOOKS) + len(PAGES)
+
+
+def test_the_notebooks_that_run_last_exist():
+    assert set(LAST) <= {path.stem for path in NOTEBOOKS}
+
+
+@each_notebook
+def test_a_notebook_is_stripped(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@each_notebook
+def test_a_notebook_has_one_parameters_cell_with_a_folder_for_results(path):
+    tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert re.search(r"^results_dir = ", tagged[0].source, flags=re.MULTILINE)
+
+
+@each_notebook
+def test_no_code_cell_is_longer_than_thirty_lines(path):
+    for number, cell in enumerate(read(path).cells, start=1):
+        assert cell.cell_type != "code" or len(cell.source.splitlines()) <= 30, f"cell {number}"
+
+
+@each_notebook
+def test_every_cell_that_ends_in_a_figure_has_a_caption_a_name_and_a_sentence_for_those_who_cannot_see_it(
+    path,
+):
+    for number, cell in enumerate(read(path).cells, start=1):
+        if cell.cell_type != "code" or "mystnb" not in cell.metadata:
+            last = cell.source.rstrip().splitlines()[-1] if cell.source.strip() else ""
+            assert not re.match(r"figures\.\w+\(", last), f"cell {number} shows a figure without a caption"
+            continue
+        figure, image = cell.metadata["mystnb"]["figure"], cell.metadata["mystnb"]["image"]
+        assert figure["caption"].endswith(".")
+        assert figure["name"].startswith("fig-")
+        assert len(image["alt"].split()) >= 6, f"the alternative text of cell {number} is no sentence"
+
+
+def test_names_of_figures_and_equations_are_unique():
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in NOTEBOOKS
+        for cell in read(path).cells
+        if "mystnb" in cell.metadata
+    ]
+    names += [label for path in [*NOTEBOOKS, *PAGES] for label in re.findall(r":label: (\S+)", text_of(path))]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_names_only_notebooks_and_parameters_that_exist(profile):
+    """read_profile refuses any other."""
+    assert isinstance(read_profile(find_checkout(ROOT), profile), dict)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_names_only_data_sets_of_the_catalogue(profile):
+    for parameters in read_profile(find_checkout(ROOT), profile).values():
+        named = {parameters.get("dataset"), *parameters.get("datasets", []), *parameters.get("figure_4", [])}
+        assert named - {None} <= set(data.CATALOGUE)
+        assert set(parameters.get("figure_4", [])) <= set(parameters.get("datasets", []))
+
+
+@each_notebook
+def test_a_number_in_the_text_of_a_notebook_is_glued_by_that_notebook(path):
+    code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
+    for key in re.findall(r"\{glue:text\}`([^`:]+)", text_of(path)):
+        assert re.search(rf"\b{key}=", code), f"{key} is quoted, but no pages.say({key}=...) is there"
+
+
+# References
+
+
+def bibliography():
+    return re.findall(
+        r"^@\w+\{([^,\s]+),", (ROOT / "book" / "references.bib").read_text(), flags=re.MULTILINE
+    )
+
+
+def cited():
+    roles = [
+        keys for path in [*NOTEBOOKS, *PAGES] for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text_of(path))
+    ]
+    return {key.strip() for keys in roles for key in keys.split(",")}
+
+
+def test_every_key_that_is_cited_is_in_the_bibliography():
+    assert cited() <= set(bibliography())
+    assert {entry.citation for entry in data.CATALOGUE.values()} <= set(bibliography())
+
+
+def test_no_key_stands_twice_in_the_bibliography():
+    assert len(bibliography()) == len(set(bibliography()))
+
+
+# The repository speaks of the project alone
+
+
+def test_no_file_names_a_folder_of_the_machine_it_was_written_on():
+    kinds = {".py", ".md", ".yml", ".yaml", ".toml", ".cff", ".lock", ".ipynb", ""}
+    folders = ("wdlg", "tests", "notebooks", "book", ".github", "benchmarks")
+    places = [*ROOT.glob("*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    generated = {ROOT / "book" / "executed", ROOT / "book" / "_build"}
+    machine = re.compile(rf"(?<![\w.])({re.escape(str(ROOT))}|{re.escape(str(Path.home()))})/")
+    for path in places:
+        if path.is_file() and path.suffix in kinds and not generated & set(path.parents):
+            found = machine.search(path.read_text(errors="ignore"))
+            assert not found, f"{path.relative_to(ROOT)} names {found.group()}"
