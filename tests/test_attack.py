@@ -1,4 +1,8 @@
-"""The attack loop: what the attacker sees, how runs end, and that runs do not influence each other."""
+"""The attack loop: what the attacker sees, how runs end, and that runs do not influence each other.
+
+Two ways to the same result are compared over a few evaluations only: without a line search, a run may amplify
+rounding (1e-16) to anything later on.
+"""
 
 import dataclasses
 from dataclasses import replace
@@ -52,7 +56,7 @@ def test_dlg_recovers_the_label_together_with_the_image():
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_an_attack_alone_and_among_others_ends_at_the_same_place(method):
     _, _, observation, dummies, logits = setting(9)
-    attack = replace(method, evaluations=25)
+    attack = replace(method, evaluations=15)
     together = reconstruct(attack, observation, dummies, logits)
     alone = reconstruct(attack, observation.select(torch.tensor([4])), dummies[4:5], logits[4:5])
     torch.testing.assert_close(together.images[4:5], alone.images, rtol=1e-6, atol=1e-8)
@@ -61,7 +65,7 @@ def test_an_attack_alone_and_among_others_ends_at_the_same_place(method):
 
 def test_the_size_of_the_batch_changes_no_result():
     _, _, observation, dummies, _ = setting(7)
-    attack = replace(IDLG, evaluations=60)
+    attack = replace(IDLG, evaluations=15)
     whole = reconstruct(attack, observation, dummies)
     parts = reconstruct(attack, observation, dummies, batch_size=3)
     torch.testing.assert_close(whole.images, parts.images, rtol=1e-6, atol=1e-8)
@@ -71,9 +75,12 @@ def test_the_size_of_the_batch_changes_no_result():
 def test_a_network_shared_by_all_attacks_equals_a_copy_for_each():
     _, _, observation, dummies, _ = setting(3, shared=True)
     copies = replace(observation, parameters=observation.parameters.select(torch.tensor([0, 0, 0])))
-    attack = replace(IDLG, evaluations=30)
+    attack = replace(IDLG, evaluations=15)
     torch.testing.assert_close(
-        reconstruct(attack, observation, dummies).images, reconstruct(attack, copies, dummies).images
+        reconstruct(attack, observation, dummies).images,
+        reconstruct(attack, copies, dummies).images,
+        rtol=1e-6,
+        atol=1e-8,
     )
 
 

@@ -48,10 +48,10 @@ def wdca(
     Returns:
         The distance ``<P, C>``, a scalar, and the transport plan P, (n, m).
 
-    >>> x = torch.tensor([[0.0], [1.0]])
-    >>> distance, plan = wdca(x, x + 2.0, eps=0.1)
-    >>> round(distance.item(), 3)
-    4.0
+    >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    >>> distance, plan = wdca(x, x + 2.0, eps=0.5)  # without regularisation, 2² = 4
+    >>> round(distance.item(), 2)
+    4.12
     """
     n, m = len(x), len(y)
     a, b = x.new_full((n,), 1 / n), y.new_full((m,), 1 / m)

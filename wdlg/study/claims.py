@@ -123,7 +123,7 @@ def explosions(records: pd.DataFrame) -> Verdict:
     A method whose image hardly moves cannot explode, so few explosions count only beside successes.
     """
     exploded = {
-        method: rows.sort_values(["dataset", "case"])["exploded"].to_numpy()
+        str(method): rows.sort_values(["dataset", "case"])["exploded"].to_numpy()
         for method, rows in records.groupby("method")
     }
     successes = _success(records, "WDLG").sum()

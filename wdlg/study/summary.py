@@ -1,0 +1,53 @@
+"""What runs add up to, as a table for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "method")) -> pd.DataFrame:
+    """Counts and averages over runs, one row for each combination of the columns ``by``.
+
+    Every run counts, however it ended; the median is the lower one, so that infinite errors do not turn it
+    into something that is not a number.
+
+    Args:
+        records: rows of :attr:`wdlg.study.Outcome.records`.
+        by: columns to group by.
+
+    Returns:
+        The columns ``by``, then runs, MSE < 1e-2, MSE < 1e-3, median MSE, exploded, stalled, labels right,
+        evaluations and seconds (means).
+    """
+    flagged = records.assign(stalled=records["status"] == "stalled")
+    table = flagged.groupby(list(by), sort=False).agg(
+        runs=("mse", "size"),
+        below_2=("below_0.01", "sum"),
+        below_3=("below_0.001", "sum"),
+        median=("mse", lambda mse: mse.quantile(0.5, interpolation="lower")),
+        exploded=("exploded", "sum"),
+        stalled=("stalled", "sum"),
+        labels=("label_correct", "sum"),
+        evaluations=("evaluations", "mean"),
+        seconds=("seconds", "mean"),
+    )
+    names = {
+        "below_2": "MSE < 1e-2",
+        "below_3": "MSE < 1e-3",
+        "median": "median MSE",
+        "labels": "labels right",
+        "evaluations": "evaluations (mean)",
+        "seconds": "seconds (mean)",
+    }
+    return table.reset_index().rename(columns=names)
+
+
+FORMATS = {
+    "median MSE": "{:.2g}",
+    "evaluations (mean)": "{:.0f}",
+    "seconds (mean)": "{:.2f}",
+    "learning_rate": "{:g}",
+}
+"""How the columns of the table are written on a page."""
