@@ -1,0 +1,113 @@
+"""Figures draw what they are given, in one visual language, and are saved whole or not at all."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from PIL import Image
+
+from wdlg import figures
+from wdlg.attack import DLG, IDLG, WDLG
+from wdlg.errors import InputError
+from wdlg.study import Design, draw, run_paired
+from wdlg.study.statistics import quartiles, success_curve
+
+
+@pytest.fixture(scope="module")
+def outcome(digits):
+    attacks = [replace(method, evaluations=60) for method in (DLG, IDLG, WDLG)]
+    return run_paired(draw(digits, Design(networks=4, images=1)), attacks, snapshot_iterations=(0, 3))
+
+
+def curves(axes):
+    """The curves of some axes by their label."""
+    return {line.get_label(): line for line in axes.lines}
+
+
+def test_a_notebook_is_given_an_opaque_png(outcome):
+    content = figures.unfolding(outcome, "iDLG")._repr_png_()
+    picture = Image.open(io.BytesIO(content)).convert("RGBA")
+    assert picture.format is None
+    assert picture.getextrema()[3] == (255, 255)
+
+
+def test_every_method_keeps_its_colour_and_line_style(outcome):
+    figure = figures.convergence({"digits": outcome}, iterations=3)
+    for method, line in curves(figure.axes[0]).items():
+        assert to_rgba(line.get_color()) == to_rgba(figures.LOOKS[method].color)
+        assert line.get_linestyle() == figures.LOOKS[method].style
+    assert len({look.marker for look in figures.LOOKS.values()}) == len(figures.LOOKS)
+
+
+def test_convergence_draws_the_median_of_all_runs(outcome):
+    figure = figures.convergence({"digits": outcome}, iterations=3)
+    for row, quantity in enumerate(("loss", "mse")):
+        for method, line in curves(figure.axes[row]).items():
+            middle = quartiles(outcome.by_iteration(quantity, method, 3))[1]
+            np.testing.assert_array_equal(line.get_ydata(), middle)
+
+
+def test_the_papers_form_moves_every_curve_to_the_same_floor(outcome):
+    figure = figures.convergence({"digits": outcome}, iterations=3, form="paper")
+    for axes in figure.axes:
+        for line in axes.lines:
+            assert np.nanmin(line.get_ydata()) == pytest.approx(0, abs=1e-12)
+
+
+def test_success_curves_draw_shares_of_all_runs_and_the_published_points(outcome):
+    published = {"digits": {"iDLG": {1e-2: 0.84}}}
+    figure = figures.success_curves({"digits": outcome.records}, published)
+    lines = curves(figure.axes[0])
+    mse = outcome.records.query("method == 'iDLG'")["mse"].to_numpy()
+    line = lines["iDLG, here"]
+    np.testing.assert_array_equal(line.get_ydata(), success_curve(mse, line.get_xdata())[0])
+    assert lines["iDLG, published"].get_ydata() == [0.84]
+
+
+def test_images_are_clamped_and_what_is_no_number_is_black():
+    image = np.array([[[2.0, -1.0], [np.nan, 0.5]]])
+    figure = figures.image_grid([[image]], row_titles=["row"], column_titles=["column"])
+    shown = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shown, [[1.0, 0.0], [0.0, 0.5]])
+
+
+def test_the_one_stem_that_points_down_is_the_label():
+    axes = figures.bias_gradient(np.array([0.1, 0.2, -0.9, 0.6]), 2).axes[0]
+    lines = curves(axes)
+    assert lines["negative: $p_y - 1$, the label"].get_xdata().tolist() == [2]
+    assert "true label 2" in axes.get_xlabel()
+
+
+def test_axes_are_labelled(outcome):
+    for figure in (
+        figures.mse_against_loss({"digits": outcome}, iterations=3),
+        figures.learning_rates({0.1: outcome, 1.0: outcome}, iterations=3, quantity="mse"),
+        figures.loss_lines(np.linspace(0, 1, 3), {"squared": np.ones((1, 3))}, titles=["line"]),
+        figures.plan_maps({"plan": np.eye(3) / 3}),
+    ):
+        first = figure.axes[0]
+        assert first.get_xlabel()
+        assert first.get_ylabel()
+
+
+def test_a_figure_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    figure = figures.method_diagram()
+    target = tmp_path / "method.png"
+    figures.save(figure, target)
+    before = target.read_bytes()
+
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        figures.save(figure, target)
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="must be a place one can write to"):
+        figures.save(figures.method_diagram(), tmp_path / "no" / "method.png")

@@ -1,0 +1,36 @@
+"""What notebooks share: missing data sets are reported, and results are handed on unchanged."""
+
+import pandas as pd
+import pytest
+
+from wdlg import pages
+from wdlg.errors import InputError
+
+
+def test_a_missing_data_set_is_reported_and_the_rest_goes_on(tmp_path, capsys):
+    samples = pages.present_samples(["digits", "svhn"], str(tmp_path))
+    assert list(samples) == ["digits"]
+    line = capsys.readouterr().out
+    assert line.startswith(f"{pages.MISSING} svhn")
+
+
+def test_nothing_but_missing_data_sets_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="at least one must be there"):
+        pages.present_samples(["svhn"], str(tmp_path))
+
+
+def test_tables_are_handed_on_unchanged(tmp_path):
+    table = pd.DataFrame({"method": ["DLG", "iDLG"], "mse": [0.5, float("inf")], "exploded": [True, False]})
+    pages.keep(table, "runs", str(tmp_path / "results"))
+    pd.testing.assert_frame_equal(
+        pages.recall("runs", str(tmp_path / "results")), table, check_dtype=False, check_column_type=False
+    )
+
+
+def test_a_result_that_is_not_there_says_what_to_run(tmp_path):
+    with pytest.raises(InputError, match="run the earlier notebooks first"):
+        pages.recall("runs", str(tmp_path))
+
+
+def test_titles_are_the_catalogues():
+    assert pages.title("mnist") == "MNIST"

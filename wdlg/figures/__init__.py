@@ -1,0 +1,34 @@
+"""Every picture in the book: a function takes results and returns a matplotlib figure, and computes nothing.
+
+One visual language: each method has a colour (Okabe and Ito's, safe for the colour-blind), a line style and
+a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
+"""
+
+from wdlg.figures.images import image_grid, show_image, single_attack, unfolding
+from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
+from wdlg.figures.look import LOOKS, Picture, save
+from wdlg.figures.method import method_diagram
+from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
+from wdlg.figures.transport import lines, loss_lines, plan_maps, point_plans
+
+__all__ = [
+    "LOOKS",
+    "Picture",
+    "bias_gradient",
+    "convergence",
+    "image_grid",
+    "learning_rates",
+    "lines",
+    "loss_lines",
+    "method_diagram",
+    "mse_against_loss",
+    "plan_maps",
+    "point_plans",
+    "rule_accuracy",
+    "saturation",
+    "save",
+    "show_image",
+    "single_attack",
+    "success_curves",
+    "unfolding",
+]

@@ -1,0 +1,99 @@
+"""What the gradient tells of the label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from wdlg.figures.look import LOOKS, Picture
+
+
+def bias_gradient(error: np.ndarray, label: int) -> Figure:
+    """The gradient of the output bias, one stem for each class, the negative one marked."""
+    figure = Picture(figsize=(7.5, 2.8))
+    axes = figure.subplots()
+    classes = np.arange(len(error))
+    negative = error < 0
+    for chosen, color, marker, name in (
+        (~negative, LOOKS["DLG"].color, "o", "positive: $p_c$"),
+        (negative, LOOKS["iDLG"].color, "v", "negative: $p_y - 1$, the label"),
+    ):
+        if chosen.any():
+            axes.vlines(classes[chosen], 0, error[chosen], color=color, linewidth=2)
+            axes.plot(classes[chosen], error[chosen], marker, color=color, label=name)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=f"class c (true label {label})", ylabel="gradient of the bias $b_c$")
+    if len(classes) <= 20:
+        axes.set_xticks(classes)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def rule_accuracy(table: pd.DataFrame) -> Figure:
+    """Accuracy of both label rules with 95 % intervals, for each activation.
+
+    Args:
+        table: columns activation, rule, share (:class:`~wdlg.study.statistics.Share`).
+    """
+    figure = Picture(figsize=(6.5, 2.8))
+    axes = figure.subplots()
+    looks = {"bias_sign": ("WDLG", -0.12), "row_sum": ("iDLG", 0.12)}
+    activations = list(dict.fromkeys(table["activation"]))
+    for rule, (method, shift) in looks.items():
+        look = LOOKS[method]
+        for place, activation in enumerate(activations):
+            one = table[(table["rule"] == rule) & (table["activation"] == activation)]["share"].iloc[0]
+            axes.errorbar(
+                one.value,
+                place + shift,
+                xerr=[[one.value - one.low], [one.high - one.value]],
+                color=look.color,
+                marker=look.marker,
+                capsize=3,
+                label=f"{rule} ({method})" if place == 0 else None,
+            )
+    axes.set(xlabel="labels recovered (95 % interval)", ylabel="activation", xlim=(-0.02, 1.04))
+    axes.set_yticks(range(len(activations)), activations)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(fontsize="small", loc="lower left")
+    return figure
+
+
+def saturation(table: pd.DataFrame) -> Figure:
+    """Label accuracy of the bias rule against the half width of the initial weights, by precision.
+
+    Args:
+        table: columns precision, bound, share.
+    """
+    figure = Picture(figsize=(6.5, 3.2))
+    axes = figure.subplots()
+    for (precision, rows), look in zip(table.groupby("precision"), list(LOOKS.values())[:2], strict=True):
+        value = np.array([one.value for one in rows["share"]])
+        low = np.array([one.low for one in rows["share"]])
+        high = np.array([one.high for one in rows["share"]])
+        axes.errorbar(
+            rows["bound"],
+            value,
+            yerr=[value - low, high - value],
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.style,
+            capsize=3,
+            label=precision,
+        )
+    axes.set(
+        xscale="log",
+        xlabel="half width of the uniform initial weights",
+        ylabel="labels recovered by bias_sign",
+        ylim=(-0.02, 1.04),
+    )
+    axes.set_xticks(
+        sorted(table["bound"].unique()), [f"{bound:g}" for bound in sorted(table["bound"].unique())]
+    )
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(title="precision", fontsize="small")
+    return figure

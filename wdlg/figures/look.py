@@ -1,0 +1,83 @@
+"""How every figure looks: one look for each method, and figures that show themselves."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from wdlg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, in every figure."""
+
+    color: str
+    style: str
+    marker: str
+
+
+LOOKS = {
+    "DLG": Look("#0072B2", "-", "o"),
+    "iDLG": Look("#D55E00", "--", "s"),
+    "WDLG": Look("#009E73", "-.", "^"),
+    "Euclidean": Look("#CC79A7", ":", "D"),
+}
+ERROR_RANGE = (1e-8, 1e2)
+"""What axes of the MSE show; a run that explodes leaves the frame at the top."""
+
+
+sns.set_theme(
+    context="notebook",
+    style="whitegrid",
+    rc={
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "axes.titlesize": "medium",
+        "font.size": 10,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.frameon": True,
+    },
+)
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without pyplot's global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=120)
+        return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG; a file of that name is replaced whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"figure is {str(path)!r}, but must be a place one can write to ({error.strerror})."
+        ) from None
+    os.close(handle)
+    try:
+        figure.savefig(temporary, dpi=150)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise InputError(f"figure is {str(path)!r}, but writing it failed ({error.strerror}).") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
