@@ -335,7 +335,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
         book.build(root=root)
 
 
-def test_an_interrupt_ends_the_kernels_too(tmp_path):
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_request_to_end_ends_the_kernels_too(tmp_path, request_to_end):
     waiting = "import os, time\nopen('kernel', 'w').write(str(os.getpid()))\ntime.sleep(300)"
     root = checkout(tmp_path, {"00_summary": simple(), "01_introduction": simple(waiting)})
     process = subprocess.Popen(COMMAND, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -343,7 +344,7 @@ def test_an_interrupt_ends_the_kernels_too(tmp_path):
     try:
         wait_until(lambda: note.exists() and note.read_text(), seconds=60)
         kernel = int(note.read_text())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(request_to_end)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -28,9 +28,9 @@ def curves(axes):
 
 def test_a_notebook_is_given_an_opaque_png(outcome):
     content = figures.unfolding(outcome, "iDLG")._repr_png_()
-    picture = Image.open(io.BytesIO(content)).convert("RGBA")
-    assert picture.format is None
-    assert picture.getextrema()[3] == (255, 255)
+    picture = Image.open(io.BytesIO(content))
+    assert picture.format == "PNG"
+    assert picture.convert("RGBA").getextrema()[3] == (255, 255)
 
 
 def test_every_method_keeps_its_colour_and_line_style(outcome):

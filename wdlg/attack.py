@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Protocol
@@ -205,12 +206,13 @@ def reconstruct(
     require_count("batch_size", batch_size)
     total = len(observation)
     run = _Run(attack, observation, dummy_images, dummy_labels)
-    with tqdm(total=total, desc=attack.name, unit="attack", disable=not progress) as bar:
-        try:
-            for start in range(0, total, batch_size):
-                run.batch(torch.arange(start, min(start + batch_size, total)), observers, bar)
-        except KeyboardInterrupt:
-            run.interrupt()
+    with (
+        tqdm(total=total, desc=attack.name, unit="attack", disable=not progress) as bar,
+        suppress(KeyboardInterrupt),
+    ):
+        # Attacks that Ctrl-C leaves unfinished keep the status that they began with: interrupted.
+        for start in range(0, total, batch_size):
+            run.batch(torch.arange(start, min(start + batch_size, total)), observers, bar)
     return run.result()
 
 
@@ -273,9 +275,6 @@ class _Run:
                 observation, state = observation.select(going), state.select(going)
                 targets = None if targets is None else targets[going]
         self._end(attacks, Status.BUDGET_SPENT, bar)
-
-    def interrupt(self) -> None:
-        """Leave unfinished attacks as they are; their status says so already."""
 
     def result(self) -> Reconstruction:
         """The run so far."""

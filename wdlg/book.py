@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,11 +140,25 @@ def build(
         environment["WDLG_DATA"] = str(Path(data_dir).resolve())
     started = time.perf_counter()
     names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
-    _Execution(checkout, parameters, environment, names).run(jobs)
-    _make_pages(checkout, environment)
+    with _terminated_like_interrupted():
+        _Execution(checkout, parameters, environment, names).run(jobs)
+        _make_pages(checkout, environment)
     page = checkout.pages / "index.html"
     click.echo(f"The book is ready after {time.perf_counter() - started:.0f} s. Open {page}")
     return page
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """A request to terminate raises KeyboardInterrupt, so that no kernel outlives the build."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stage(checkout: Checkout) -> None:
