@@ -1,10 +1,13 @@
 """Fetching works on the official formats, from download to sample file: miniatures served on this machine."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import io
 import pickle
+import shutil
+import socket
 import struct
 import tarfile
 import threading
@@ -15,6 +18,7 @@ import scipy.io
 from PIL import Image
 
 from wdlg import data
+from wdlg.data import torchvision_import
 from wdlg.data.torchvision_import import torchvision_datasets
 from wdlg.errors import InputError
 
@@ -71,7 +75,8 @@ class Server:
                 """Say nothing."""
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # Asked for its end a hundred times a second, or each test would wait half a second for it.
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def add(self, path, content):
         """Serve a content, and return its address."""
@@ -146,7 +151,13 @@ def cifar100(server, monkeypatch):
     return images.transpose(0, 2, 3, 1), labels
 
 
-PEOPLE = {"Ada_Lovelace": (200, 30, 30), "Alan_Turing": (30, 200, 30), "Grace_Hopper": (30, 30, 200)}
+# In the order of LFW's list; scikit-learn's has "Ada Lovelace" before "Ada-Jeanne".
+PEOPLE = {
+    "Ada-Jeanne_Reynaud": (200, 200, 30),
+    "Ada_Lovelace": (200, 30, 30),
+    "Alan_Turing": (30, 200, 30),
+    "Grace_Hopper": (30, 30, 200),
+}
 
 
 @pytest.fixture
@@ -166,6 +177,8 @@ def lfw(server, monkeypatch):
 
     monkeypatch.setattr(module, "ARCHIVE", remote("lfw.tgz", archive))
     monkeypatch.setattr(module, "TARGETS", (remote("pairs.txt", b"none\n"),))
+    entry = dataclasses.replace(data.CATALOGUE["lfw"], num_classes=len(PEOPLE))
+    monkeypatch.setitem(data.CATALOGUE, "lfw", entry)
     return archive
 
 
@@ -204,8 +217,9 @@ def test_pickled_batches_become_a_sample_of_all_hundred_classes(cifar100, tmp_pa
 
 def test_a_folder_of_faces_becomes_a_sample_of_whole_pictures_at_32_pixels(lfw, tmp_path, monkeypatch):
     entry = data.CATALOGUE["lfw"]
-    data.fetch("lfw", tmp_path, images=3, progress=False)
+    data.fetch("lfw", tmp_path, images=4, progress=False)
     sample = data.load("lfw", tmp_path)
+    assert sample.class_names == tuple(PEOPLE)
     assert sample.images.shape[1:] == entry.shape
     assert sorted(sample.class_names[label] for label in sample.labels) == sorted(PEOPLE)
     for image, label in zip(sample.images, sample.labels, strict=True):
@@ -239,8 +253,56 @@ def test_half_a_folder_of_faces_is_not_trusted(lfw, tmp_path):
     folder = tmp_path / "raw" / "lfw.incomplete" / "lfw_home" / "lfw" / "Ada_Lovelace"
     folder.mkdir(parents=True)
     (folder / "Ada_Lovelace_0001.jpg").write_bytes(jpeg((0, 0, 0)))
-    data.fetch("lfw", tmp_path, images=6, progress=False)
-    assert np.bincount(data.load("lfw", tmp_path).labels).tolist() == [2, 2, 2]
+    data.fetch("lfw", tmp_path, images=8, progress=False)
+    assert np.bincount(data.load("lfw", tmp_path).labels).tolist() == [2, 2, 2, 2]
+
+
+def test_a_cut_archive_of_faces_is_downloaded_again(lfw, tmp_path):
+    home = tmp_path / "raw" / "lfw.incomplete" / "lfw_home"
+    home.mkdir(parents=True)
+    (home / "lfw.tgz").write_bytes(lfw[: len(lfw) // 2])
+    data.fetch("lfw", tmp_path, images=8, progress=False)
+    assert len(data.load("lfw", tmp_path)) == 8
+
+
+def test_faces_of_which_a_person_is_missing_are_refused_since_labels_would_shift(lfw, tmp_path):
+    data.fetch("lfw", tmp_path, images=4, progress=False)
+    shutil.rmtree(tmp_path / "raw" / "lfw" / "lfw_home" / "lfw" / "Ada_Lovelace")
+    with pytest.raises(InputError, match="it has 3 classes of 4.*delete that folder"):
+        data.fetch("lfw", tmp_path, images=4, progress=False)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00\x00\x08", b"half a file of images"])
+def test_a_finished_download_that_was_damaged_later_says_which_folder_to_delete(mnist, tmp_path, damage):
+    data.fetch("mnist", tmp_path, images=10)
+    finished = tmp_path / "raw" / "mnist"
+    (finished / "MNIST" / "raw" / "t10k-images-idx3-ubyte").write_bytes(damage)
+    with pytest.raises(InputError, match=f"download in {finished} .*delete that folder"):
+        data.fetch("mnist", tmp_path, images=10)
+    shutil.rmtree(finished)
+    data.fetch("mnist", tmp_path, images=10)
+
+
+def test_official_downloads_go_where_they_are_told_to(mnist, tmp_path):
+    data.fetch("mnist", tmp_path / "samples", images=10, raw_dir=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "mnist").is_dir()
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["mnist.npz"]
+
+
+def test_a_server_that_does_not_speak_http_is_named_in_a_sentence(mnist, tmp_path, monkeypatch):
+    def answer(listening):
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"nonsense\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{listening.getsockname()[1]}/"])
+        thread = threading.Thread(target=answer, args=(listening,), daemon=True)
+        thread.start()
+        with pytest.raises(InputError, match="dataset mnist could not be fetched .*nonsense"):
+            data.fetch("mnist", tmp_path)
+        thread.join()
 
 
 def test_a_damaged_download_is_refused_and_leaves_no_sample(mnist, server, tmp_path):
@@ -272,3 +334,19 @@ def test_impossible_requests_are_refused_by_name(arguments, sentence, tmp_path):
 def test_torchvision_is_importable_and_the_import_can_be_repeated():
     assert torchvision_datasets() is datasets
     assert hasattr(datasets, "CIFAR100")
+
+
+def test_where_torchvision_loads_no_operators_are_declared(monkeypatch):
+    monkeypatch.setattr(torchvision_import.importlib, "import_module", {"torchvision.datasets": datasets}.get)
+    before = len(torchvision_import._DECLARED)
+    assert torchvision_datasets() is datasets
+    assert len(torchvision_import._DECLARED) == before
+
+
+def test_another_reason_why_torchvision_does_not_load_is_not_hidden(monkeypatch):
+    def broken(name):
+        raise RuntimeError("another reason")
+
+    monkeypatch.setattr(torchvision_import.importlib, "import_module", broken)
+    with pytest.raises(RuntimeError, match="another reason"):
+        torchvision_datasets()

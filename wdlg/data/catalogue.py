@@ -117,7 +117,7 @@ _ENTRIES = (
         num_classes=8,
         embedded=True,
         labels="The photograph that the tile is cut from.",
-        licence="public domain or CC0; china.jpg and flower.jpg: CC BY",
+        licence="public domain, CC0 or no known restrictions; china.jpg and flower.jpg: CC BY 2.0",
         source="colour photographs of skimage.data and sklearn.datasets, cut into tiles",
         citation="vanderwalt2014scikit",
     ),

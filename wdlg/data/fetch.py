@@ -2,12 +2,16 @@
 
 The libraries do the downloading and check what they got (md5, sha256). They trust a folder that they find,
 though, and a killed extraction leaves half a folder. So a download is worked on in ``NAME.incomplete``, where
-each start keeps only the archives, and the folder takes its final name when everything could be read.
+each start keeps only the archives, and the folder takes its final name when everything could be read and has
+as many classes as the catalogue says.
 """
 
 from __future__ import annotations
 
+import http.client
 import tarfile
+import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,19 @@ SIDE = 32
 ORIGINAL_SIDE = 250
 """LFW's pictures are 250x250, and are reduced to 32x32 with antialiasing."""
 
+FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    KeyError,
+    AssertionError,
+    tarfile.TarError,
+    zlib.error,
+    http.client.HTTPException,
+)
+"""What torchvision, scikit-learn, pooch and the archives raise: no network, no room, a damaged file."""
+
 
 @dataclass(frozen=True)
 class _Official:
@@ -46,17 +63,19 @@ def fetch(
     *,
     images: int = 1000,
     seed: int = 20230101,
+    raw_dir: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Download a data set of the paper, draw a sample spread over its classes, and write the sample file.
 
-    Finished downloads are kept in ``raw`` beside the sample file, so another draw needs no network.
+    Finished downloads are kept in ``raw_dir``, so another draw needs no network.
 
     Args:
         name: one of ``PAPER``.
         folder: of the sample files, see :func:`~wdlg.data.samples.data_dir`.
         images: how many are drawn; all of them if there are fewer.
         seed: decides the draw.
+        raw_dir: folder of the official downloads; ``raw`` beside the sample file if not given.
         progress: show a bar for LFW's download; torchvision always shows its own.
 
     Returns:
@@ -69,7 +88,7 @@ def fetch(
     require_count("images", images)
     require_count("seed", seed, at_least=0)
     target = data_dir(folder) / f"{name}.npz"
-    official = _complete(name, target.parent / "raw", progress)
+    official = _complete(name, Path(raw_dir or target.parent / "raw"), progress)
     chosen = balanced_order(official.labels, seed)[:images]
     chosen = np.random.default_rng(seed).permutation(chosen)
     sample = Sample(
@@ -88,24 +107,43 @@ def fetch(
 def _complete(name: str, raw: Path, progress: bool) -> _Official:
     """The official data set, from a finished download or from one that is begun or continued now."""
     finished, working = raw / name, raw / f"{name}.incomplete"
-    reader = _READERS[name]
+    if finished.exists():
+        try:
+            return _read(name, finished, progress)
+        except FAILURES as error:
+            raise InputError(
+                f"dataset {name} cannot be read from the download in {finished} ({_reason(error)}); delete "
+                "that folder and run the command again to download it anew."
+            ) from None
     try:
-        if finished.exists():
-            return reader(finished, progress)
         working.mkdir(parents=True, exist_ok=True)
         _keep_archives(working)
-        official = reader(working, progress)
+        official = _read(name, working, progress)
         working.rename(finished)
         return official
-    # What torchvision, scikit-learn, pooch and the archives raise: no network, a wrong checksum, no room.
-    except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except FAILURES as error:
         raise InputError(
-            f"dataset {name} could not be fetched into {raw} ({reason}); the network must be reachable and "
-            "the folder writable: run the command again, and finished files are kept."
+            f"dataset {name} could not be fetched into {raw} ({_reason(error)}); the network must be "
+            "reachable and the folder writable: run the command again, and finished files are kept."
         ) from None
+
+
+def _read(name: str, folder: Path, progress: bool) -> _Official:
+    """What the libraries find in the folder, or put there; with every class, or not at all."""
+    with warnings.catch_warnings():
+        # scikit-learn warns of each retry; a download that fails in the end is told in a sentence.
+        warnings.simplefilter("ignore")
+        official = _READERS[name](folder, progress)
+    found, wanted = len(official.class_names), CATALOGUE[name].num_classes
+    # scikit-learn counts the folders of people that are there, so a missing one would renumber the rest.
+    if found != wanted:
+        raise ValueError(f"it has {found} classes of {wanted}")
+    return official
+
+
+def _reason(error: BaseException) -> str:
+    """The error's message on one line, or its kind if it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _keep_archives(folder: Path) -> None:
@@ -162,8 +200,11 @@ def _lfw(folder: Path, progress: bool) -> _Official:
         resize=SIDE / ORIGINAL_SIDE,
     )
     images = np.round(people.images * 255).astype(np.uint8)
-    names = tuple(str(name).replace(" ", "_") for name in people.target_names)
-    return _Official(images, people.target, names, "all", "fetch_lfw_people")
+    # scikit-learn writes spaces for the underscores and sorts by those. LFW's own list of names is sorted
+    # with the underscores, which puts people with hyphens elsewhere. A label is the place in LFW's list.
+    names = np.array([str(name).replace(" ", "_") for name in people.target_names])
+    line = np.argsort(np.argsort(names))
+    return _Official(images, line[people.target], tuple(np.sort(names).tolist()), "all", "fetch_lfw_people")
 
 
 _READERS: dict[str, Callable[[Path, bool], _Official]] = {

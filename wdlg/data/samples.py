@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,8 @@ from wdlg.data.catalogue import CATALOGUE
 from wdlg.data.embedded import EMBEDDED_IMAGES
 from wdlg.errors import InputError, require_choice
 
-KEYS = ("images", "labels", "class_names", "num_classes", "split", "source")
+TEXTS = ("class_names", "split", "source")
+KEYS = ("images", "labels", "num_classes", *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -124,23 +123,13 @@ def read_sample(path: str | Path) -> Sample:
                 raise InputError(
                     f"sample file {path} has no array in {', '.join(foreign)}, but must have one."
                 )
+            for key in TEXTS:
+                parts[key].tolist()  # numpy finds only now that a text has characters that do not exist
     except InputError:
         raise
-    # What a damaged or foreign file makes numpy, zipfile and zlib raise.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    # Everything: a damaged or crafted file makes numpy, zipfile, tokenize and the decompressors raise errors
+    # of a dozen kinds (TokenError, SystemError, LZMAError), and each of them means just this.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"sample file {path} cannot be read ({reason}), but must be a whole .npz file without pickled "
@@ -178,6 +167,9 @@ def _checked(path: Path, parts: dict[str, np.ndarray]) -> Sample:
         f"between 0 and {num_classes - 1}",
     )
     names = parts["class_names"]
+    for key in TEXTS:
+        kind = parts[key].dtype
+        demand(kind.kind == "U", key, f"of type {kind}", "text (numpy's type str)")
     demand(
         names.ndim == 1 and len(names) in (0, num_classes),
         "class_names",
@@ -194,8 +186,8 @@ def _checked(path: Path, parts: dict[str, np.ndarray]) -> Sample:
         labels=labels,
         class_names=tuple(str(one) for one in names),
         num_classes=num_classes,
-        split=parts["split"].astype(str),
-        source=parts["source"].astype(str),
+        split=parts["split"],
+        source=parts["source"],
     )
 
 
@@ -217,8 +209,9 @@ def write_sample(sample: Sample, path: str | Path) -> None:
                 labels=sample.labels,
                 class_names=np.array(sample.class_names, dtype=str),
                 num_classes=np.int64(sample.num_classes),
-                split=sample.split,
-                source=sample.source,
+                # As text in any case: an array of objects would be pickled, and refused when it is read.
+                split=np.asarray(sample.split, dtype=str),
+                source=np.asarray(sample.source, dtype=str),
             )
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
