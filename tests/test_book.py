@@ -266,6 +266,19 @@ def test_the_downloaded_notebook_names_no_folder_of_the_machine_that_built_it(bu
         assert str(root) not in copy.read_text(), copy.name
 
 
+@pytest.mark.parametrize("tag", ["remove-cell", "hide-input", None])
+def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, tag):
+    content = simple("1 + 1")
+    content.cells[1].metadata["tags"] += [tag] if tag else []
+    added = v4.new_code_cell("size = 2", metadata={"tags": ["injected-parameters"]})
+    content.cells.insert(2, added)
+    content.metadata["papermill"] = {}
+    nbformat.write(content, tmp_path / "a.ipynb")
+    book._finish(tmp_path / "a.ipynb")
+    tags = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells[2].metadata["tags"]
+    assert set(tags) - {"injected-parameters"} == ({tag} if tag else set())
+
+
 def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_path):
     slow = "import time\nfrom pathlib import Path\ntime.sleep(60)\nPath('finished').touch()"
     root = checkout(

@@ -40,6 +40,9 @@ ONE_THREAD = dict.fromkeys(
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
 """Tags of the cells that papermill adds, and that a count of the source's cells leaves out."""
 
+HIDING = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
+"""Tags that say how much of a cell a page shows."""
+
 
 class BookError(Exception):
     """A notebook or the page build failed; the message says which and how."""
@@ -276,7 +279,10 @@ def _failure(notebook: Path) -> str | None:
 
 
 def _finish(notebook: Path) -> None:
-    """Check that each figure is a picture, and drop the folders of this machine: readers download this file.
+    """Check that each figure is a picture, and make the notebook one that readers can download.
+
+    The parameters that papermill adds are shown if the notebook shows its own, and no folder of this machine
+    is left in the file.
 
     Raises:
         BookError: a cell with a caption shows no picture.
@@ -288,6 +294,10 @@ def _finish(notebook: Path) -> None:
         caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
         if caption and not any("image/png" in output.get("data", {}) for output in cell.outputs):
             raise BookError(f"notebook {notebook.stem} shows no picture above the caption {caption!r}.")
+    by_tag = {tag: cell for cell in content.cells for tag in cell.metadata.get("tags", ())}
+    if "injected-parameters" in by_tag:
+        shown_as = HIDING & set(by_tag["parameters"].metadata["tags"])
+        by_tag["injected-parameters"].metadata["tags"] += sorted(shown_as)
     for path in ("input_path", "output_path"):
         content.metadata.papermill.pop(path, None)
     nbformat.write(content, notebook)

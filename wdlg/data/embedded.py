@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +33,7 @@ def digits() -> Images:
 
 def faces() -> Images:
     """Pictures of scikit-image's LFW subset, 200 of 25x25: 100 faces and 100 patches that show none."""
-    from skimage.data import lfw_subset
-
-    images = np.round(np.asarray(lfw_subset())[..., None] * 255).astype(np.uint8)
+    images = np.round(np.asarray(_skimage_data("lfw_subset")())[..., None] * 255).astype(np.uint8)
     labels = np.repeat(np.array([0, 1], dtype=np.int64), len(images) // 2)
     source = np.array([f"lfw_subset[{number}]" for number in range(len(images))])
     return _balanced(images, labels, ("face", "no face"), source)
@@ -47,16 +46,15 @@ def photographs() -> Images:
     leaves out flat sky and black space, which would be trivial private images; it also makes the tiles busier
     than the photograph as a whole.
     """
-    from skimage import data
     from sklearn.datasets import load_sample_image
 
     pictures: dict[str, Callable[[], Any]] = {
-        "astronaut": data.astronaut,
-        "cat": data.chelsea,
-        "coffee": data.coffee,
-        "galaxies": data.hubble_deep_field,
-        "tissue": data.immunohistochemistry,
-        "rocket": data.rocket,
+        "astronaut": _skimage_data("astronaut"),
+        "cat": _skimage_data("chelsea"),
+        "coffee": _skimage_data("coffee"),
+        "galaxies": _skimage_data("hubble_deep_field"),
+        "tissue": _skimage_data("immunohistochemistry"),
+        "rocket": _skimage_data("rocket"),
         "temple": lambda: load_sample_image("china.jpg"),
         "flower": lambda: load_sample_image("flower.jpg"),
     }
@@ -69,6 +67,17 @@ def photographs() -> Images:
             labels.append(label)
             source.append(f"{name}, tile {place}")
     return _balanced(np.stack(images), np.array(labels, dtype=np.int64), tuple(pictures), np.array(source))
+
+
+def _skimage_data(name: str) -> Callable[[], Any]:
+    """A function of ``skimage.data`` that reads a file which ships with the library."""
+    # The import brings in pooch, for downloads that are not made here. In a notebook without widgets that
+    # warns of a missing progress bar.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import skimage.data
+
+        return getattr(skimage.data, name)
 
 
 def _tiles(picture: np.ndarray) -> list[np.ndarray]:

@@ -51,9 +51,16 @@ def success_curves(
             title=f"{title}, {rows.shape[0]} runs each",
             ylim=(-0.02, 1.02),
         )
-        axes.legend(fontsize="x-small", loc="lower right")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.axes[0].set_ylabel("runs with MSE below the threshold")
+    entries = {
+        name: handle
+        for axes in figure.axes
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize="small"
+    )
     return figure
 
 
@@ -154,5 +161,6 @@ def learning_rates(outcomes: Mapping[float, Outcome], *, iterations: int, quanti
             )
         axes.set(xlabel="iteration", yscale="log", title=method)
     panels[0].set_ylabel({"loss": "matching loss (median)", "mse": "MSE (median)"}[quantity])
-    panels[-1].legend(title="learning rate", fontsize="small")
+    handles, names = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, names, title="learning rate", fontsize="small", loc="outside right center")
     return figure
