@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import click
 
 from wdlg import __version__
 from wdlg.errors import InputError, require_choice, require_count
+
+
+SLOW_ABOVE_CLASSES = 1000
+"""Above this many classes an attack with a Wasserstein loss starts with a note on its time."""
 
 
 class _Group(click.Group):
@@ -91,6 +96,7 @@ def attack(
     """
     from wdlg import data
     from wdlg.attack import METHODS, with_settings
+    from wdlg.losses import Wasserstein
     from wdlg.study import Design, draw, run_paired
 
     chosen = with_settings(
@@ -109,6 +115,12 @@ def attack(
             raise InputError(f"--index is {index}, but must be left out when --image is given.")
         sample, position = _own_picture(dataset, image, label), 0
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
+    if isinstance(chosen.loss, Wasserstein) and cases.network.classes > SLOW_ABOVE_CLASSES:
+        click.echo(
+            f"wdlg: note: the Wasserstein loss weighs every pair of the {cases.network.classes} classes, so each "
+            "gradient evaluation can take a minute or more; keep --evaluations small.",
+            err=True,
+        )
     outcome = run_paired(cases, [chosen], progress=sys.stderr.isatty())
     row = outcome.records.iloc[0]
     result = {
@@ -292,8 +304,8 @@ def _writable_png(figure: str) -> Path:
     path = Path(figure)
     if path.suffix.lower() != ".png":
         raise InputError(f"--figure is {figure!r}, but must end in .png.")
-    if not path.parent.is_dir():
-        raise InputError(f"--figure is {figure!r}, but its folder must exist.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--figure is {figure!r}, but its folder must exist and be writable.")
     return path
 
 
