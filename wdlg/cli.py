@@ -14,7 +14,6 @@ import click
 from wdlg import __version__
 from wdlg.errors import InputError, require_choice, require_count
 
-
 SLOW_ABOVE_CLASSES = 1000
 """Above this many classes an attack with a Wasserstein loss starts with a note on its time."""
 
@@ -117,8 +116,8 @@ def attack(
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
     if isinstance(chosen.loss, Wasserstein) and cases.network.classes > SLOW_ABOVE_CLASSES:
         click.echo(
-            f"wdlg: note: the Wasserstein loss weighs every pair of the {cases.network.classes} classes, so each "
-            "gradient evaluation can take a minute or more; keep --evaluations small.",
+            f"wdlg: note: the Wasserstein loss weighs every pair of the {cases.network.classes} classes, "
+            "so each gradient evaluation can take a minute or more; keep --evaluations small.",
             err=True,
         )
     outcome = run_paired(cases, [chosen], progress=sys.stderr.isatty())
