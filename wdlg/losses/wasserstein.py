@@ -20,6 +20,10 @@ from torch import Tensor
 
 from wdlg.errors import require_count, require_positive
 from wdlg.gradients import Gradient
+from wdlg.losses.rank_one import RankOneRows
+
+RANK_ONE_ABOVE = 500
+"""With more classes than this, the output layer is transported without a matrix of all pairs of classes."""
 
 ROUND = 10
 """Sinkhorn iterations between two looks at the stopping rule in :func:`sinkhorn_plan`."""
@@ -123,12 +127,20 @@ def row_costs(dummy: Gradient, shared: Gradient) -> list[Tensor]:
     Returns:
         One cost matrix (B, n, n) for each parameter, in the order of ``torch.nn.Module.parameters``.
     """
+    return [*_hidden_costs(dummy, shared), *_output_costs(dummy, shared)]
+
+
+def _hidden_costs(dummy: Gradient, shared: Gradient) -> list[Tensor]:
     costs = []
     for weight, bias, other_weight, other_bias in zip(
         dummy.weights, dummy.biases, shared.weights, shared.biases, strict=True
     ):
         costs.append(squared_distances(weight, other_weight))
         costs.append(squared_distances(bias[:, :, None], other_bias[:, :, None]))
+    return costs
+
+
+def _output_costs(dummy: Gradient, shared: Gradient) -> list[Tensor]:
     # |e_i f - s_j g|² around f - g = h:  (e_i - s_j)² |f|² + 2 (e_i - s_j) s_j f·h + s_j² |h|².
     gap = dummy.features - shared.features
     difference = dummy.error[:, :, None] - shared.error[:, None, :]
@@ -137,13 +149,24 @@ def row_costs(dummy: Gradient, shared: Gradient) -> list[Tensor]:
     def dot(left: Tensor, right: Tensor) -> Tensor:
         return (left * right).sum(-1)[:, None, None]
 
-    costs.append(
+    weight = (
         difference.square() * dot(dummy.features, dummy.features)
         + 2 * difference * theirs * dot(dummy.features, gap)
         + theirs.square() * dot(gap, gap)
     )
-    costs.append(difference.square())
-    return costs
+    return [weight, difference.square()]
+
+
+def _output_rows(dummy: Gradient, shared: Gradient) -> RankOneRows:
+    """The output layer's weight and then its bias, as 2 B pairs of rank-one row sets."""
+    ones = torch.ones_like(dummy.error[:, 0])
+    return RankOneRows(
+        left=dummy.error.repeat(2, 1),
+        right=shared.error.repeat(2, 1),
+        left_square=torch.cat((dummy.features.square().sum(1), ones)),
+        right_square=torch.cat((shared.features.square().sum(1), ones)),
+        coupling=torch.cat(((dummy.features * shared.features).sum(1), ones)),
+    )
 
 
 @dataclass(frozen=True)
@@ -177,12 +200,24 @@ class Wasserstein:
 
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
         """Loss of each attack, (B,)."""
-        by_size: dict[int, list[Tensor]] = defaultdict(list)
-        for cost in row_costs(dummy, shared):
-            by_size[cost.shape[-1]].append(cost)
+        costs = _hidden_costs(dummy, shared)
         total = dummy.error.new_zeros(len(dummy))
-        for costs in by_size.values():
-            stacked = torch.stack(costs)  # (parameters, B, n, n)
+        output = _output_rows(dummy, shared)
+        if dummy.error.shape[-1] > RANK_ONE_ABOVE and output.is_within_range(self.eps):
+            cost = output.transport_cost(
+                eps=self.eps,
+                max_iterations=self.max_iterations,
+                threshold=self.threshold,
+                look_every=ROUND,
+            )
+            total = cost.view(2, -1).sum(0)
+        else:
+            costs += _output_costs(dummy, shared)
+        by_size: dict[int, list[Tensor]] = defaultdict(list)
+        for cost in costs:
+            by_size[cost.shape[-1]].append(cost)
+        for same_size in by_size.values():
+            stacked = torch.stack(same_size)  # (parameters, B, n, n)
             plan = sinkhorn_plan(
                 stacked.flatten(0, 1),
                 eps=self.eps,

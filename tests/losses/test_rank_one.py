@@ -1,0 +1,79 @@
+"""Transport between rank-one rows is that of the full cost matrix, to rounding."""
+
+import pytest
+import torch
+from gradients_for_tests import random_gradient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wdlg.gradients import Gradient
+from wdlg.losses import Wasserstein, wasserstein
+from wdlg.losses.rank_one import LARGEST, RankOneRows
+from wdlg.losses.wasserstein import ROUND, sinkhorn_plan, squared_distances
+
+seeds = st.integers(0, 2**31)
+
+
+def softmax_errors(seed, classes, spread, problems=3):
+    """Gradients of output biases: softmax minus one-hot, (problems, classes)."""
+    stream = torch.Generator().manual_seed(seed)
+    scores = spread * torch.randn(2, problems, classes, generator=stream, dtype=torch.float64)
+    error = scores.softmax(-1)
+    error[:, :, 1] -= 1
+    return error
+
+
+def rows(seed, classes=30, spread=3.0, features=20):
+    """Rank-one rows, and their factors (e, f) and (s, g)."""
+    (e, s) = softmax_errors(seed, classes, spread)
+    stream = torch.Generator().manual_seed(seed + 1)
+    f, g = torch.randn(2, 3, features, generator=stream, dtype=torch.float64)
+    given = RankOneRows(e, s, f.square().sum(1), g.square().sum(1), (f * g).sum(1))
+    return given, (e, f), (s, g)
+
+
+@given(
+    seeds,
+    st.sampled_from([0.05, 0.1, 1.0]),
+    st.sampled_from([0.3, 3.0, 10.0]),
+    st.integers(1, 60),
+)
+def test_cost_is_that_of_the_full_matrix_after_any_number_of_iterations(seed, eps, spread, iterations):
+    problem, (e, f), (s, g) = rows(seed, spread=spread)
+    cost = squared_distances(e[:, :, None] * f[:, None, :], s[:, :, None] * g[:, None, :])
+    settings = {"eps": eps, "max_iterations": iterations, "threshold": 1e-6}
+    full = (sinkhorn_plan(cost, **settings) * cost).sum((1, 2))
+    ours = problem.transport_cost(**settings, look_every=ROUND)
+    torch.testing.assert_close(ours, full, rtol=1e-9, atol=1e-12)
+
+
+@given(seeds)
+def test_loss_and_derivative_do_not_depend_on_the_way(seed):
+    shared, other = (random_gradient(seed + shift, classes=12, scale=0.5) for shift in (0, 1))
+    results = []
+    for limit in (0, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wasserstein, "RANK_ONE_ABOVE", limit)
+            error, features = (part.clone().requires_grad_() for part in (other.error, other.features))
+            dummy = Gradient(other.weights, other.biases, error, features)
+            loss = Wasserstein()(dummy, shared)
+            results.append((loss.detach(), *torch.autograd.grad(loss.sum(), (error, features))))
+    for ours, full in zip(*results, strict=True):
+        torch.testing.assert_close(ours, full, rtol=1e-7, atol=1e-10)
+
+
+def test_thousands_of_classes_are_no_obstacle():
+    problem, *_ = rows(0, classes=3000, spread=4.0, features=600)
+    settings = {"eps": 0.1, "max_iterations": 20, "threshold": 1e-6, "look_every": ROUND}
+    cost = problem.transport_cost(**settings)
+    alone = RankOneRows(*(part[1:2] for part in vars(problem).values())).transport_cost(**settings)
+    assert torch.isfinite(cost).all()
+    torch.testing.assert_close(cost[1:2], alone)
+
+
+def test_a_kernel_beyond_double_precision_is_seen_before_it_is_used():
+    problem, *_ = rows(1)
+    largest = problem.left.abs().amax()
+    eps = float(2 * problem.coupling.abs().amin() * largest**2 / LARGEST**2)
+    assert not problem.is_within_range(eps / 10)
+    assert problem.is_within_range(1.0)
