@@ -62,3 +62,14 @@ def test_an_image_can_be_chosen_by_its_position(digits):
 def test_impossible_designs_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"^{name} is"):
         Design(**{name: value})
+
+
+def test_every_case_has_its_own_dummy_and_every_network_its_own_weights(digits):
+    cases = draw(digits, Design(networks=3, images=2))
+    for drawn in (cases.dummy_images, cases.dummy_labels, cases.parameters.weights[0]):
+        assert len({tuple(one.flatten().tolist()) for one in drawn}) == len(drawn)
+    assert len(set(cases.image_index.tolist())) == len(cases)
+    pixels = draw(digits, Design(networks=40, images=2)).dummy_images.flatten()
+    # N(0, 1), with four standard errors of room.
+    assert abs(pixels.mean()) < 4 / len(pixels) ** 0.5
+    assert abs(pixels.std() - 1) < 4 / (2 * len(pixels)) ** 0.5
