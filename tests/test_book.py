@@ -352,7 +352,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
 def test_a_request_to_end_ends_the_kernels_too(tmp_path, request_to_end):
     waiting = "import os, time\nopen('kernel', 'w').write(str(os.getpid()))\ntime.sleep(300)"
     root = checkout(tmp_path, {"00_summary": simple(), "01_introduction": simple(waiting)})
-    process = subprocess.Popen(COMMAND, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs with SIGINT ignored, and every child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
+    )
     note = root / "book" / "executed" / "notebooks" / "kernel"
     try:
         wait_until(lambda: note.exists() and note.read_text(), seconds=60)

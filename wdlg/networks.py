@@ -1,27 +1,28 @@
 """The networks under attack: the LeNet of DLG and iDLG, many of them held as one.
 
-The gradient with respect to the parameters is written out by hand (:meth:`LeNet.gradient`), as a
-differentiable function of the image: an attack then needs one ordinary backward pass, not a second-order
-one, and B attacks with B networks are batched matrix products.
+The gradient with respect to the parameters (:meth:`LeNet.gradient`) and the derivative of a function of it
+by the image are both written out by hand, so that B attacks with B networks are a short list of batched
+matrix products, and nothing is recorded operation by operation.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from wdlg.convolution import KERNEL, Convolution, patch_order, torch_order
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
 
 CHANNELS = 12
-KERNEL = 5
-PADDING = 2
 STRIDES = (2, 2, 1)
 
 
@@ -39,6 +40,11 @@ class Parameters:
 
     def __len__(self) -> int:
         return len(self.biases[0])
+
+    @cached_property
+    def in_patch_order(self) -> tuple[Tensor, ...]:
+        """The convolutions' weights with their columns in the order of the patches."""
+        return tuple(patch_order(weight) for weight in self.weights[:-1])
 
     def select(self, index: Tensor) -> Parameters:
         """The networks at ``index``; repeated positions repeat the network (and copy its weights)."""
@@ -113,15 +119,25 @@ class LeNet:
         weights, biases = zip(*((uniform(*shape), uniform(shape[0])) for shape in rows), strict=True)
         return Parameters(weights, biases)
 
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """The convolution layers, first to last."""
+        return tuple(
+            Convolution(*shape, stride) for shape, stride in zip(self.layer_inputs[:-1], STRIDES, strict=True)
+        )
+
     def logits(self, parameters: Parameters, images: Tensor) -> Tensor:
         """Class scores (B, K) of images (B, channels, height, width)."""
-        *_, features = self._hidden(parameters, images)
-        return _linear(parameters, features)
+        hidden = images.flatten(2)
+        for layer in range(len(STRIDES)):
+            _, hidden = self._layer(parameters, layer, hidden)
+        return _linear(parameters, hidden.flatten(1))
 
     def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """Gradient of the cross-entropy with respect to every parameter, image by image.
 
-        Differentiable in ``images`` and ``target``, so that a matching loss can be minimised over them.
+        Differentiable once in ``images`` and ``target`` (not in the parameters), so that a matching loss can
+        be minimised over them.
 
         Args:
             parameters: N = 1 or N = B networks.
@@ -135,48 +151,34 @@ class LeNet:
             InputError: the shapes do not fit together.
         """
         self._require_shapes(parameters, images, target)
-        patches, activations, features = self._hidden(parameters, images)
-        error = torch.softmax(_linear(parameters, features), dim=-1) - target
+        parts = _GradientPass.apply(images, target, self, parameters)
+        layers = len(STRIDES)
+        return Gradient(tuple(parts[:layers]), tuple(parts[layers : 2 * layers]), *parts[2 * layers :])
 
-        # Backward by hand. `upstream` is the derivative by the activations of the layer in hand.
-        upstream = _per_image(error, parameters.weights[-1])
-        upstream = upstream.reshape(activations[-1].shape)
-        weights: list[Tensor] = []
-        biases: list[Tensor] = []
-        for layer in reversed(range(len(STRIDES))):
-            local = upstream * self._derivative(activations[layer])
-            weights.insert(0, local @ patches[layer].transpose(1, 2))
-            biases.insert(0, local.sum(-1))
-            if layer:
-                _, height, width = self.layer_inputs[layer]
-                columns = parameters.weights[layer].transpose(1, 2) @ local
-                upstream = F.fold(
-                    columns, (height, width), KERNEL, padding=PADDING, stride=STRIDES[layer]
-                ).flatten(2)
-        return Gradient(tuple(weights), tuple(biases), error, features)
-
-    def _hidden(self, parameters: Parameters, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Each convolution's patches (B, fan_in, places) and activations (B, 12, places); features (B, M)."""
-        patches, activations = [], []
-        hidden = images
-        for layer, stride in enumerate(STRIDES):
-            columns = F.unfold(hidden, KERNEL, padding=PADDING, stride=stride)
-            sums = parameters.weights[layer] @ columns + parameters.biases[layer][:, :, None]
-            patches.append(columns)
-            activations.append(self._activate(sums))
-            hidden = activations[-1].unflatten(-1, self.layer_inputs[layer + 1][1:])
-        return patches, activations, hidden.flatten(1)
+    def _layer(self, parameters: Parameters, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, places, fan_in) and activations (B, 12, places) of a convolution layer."""
+        patches = self.convolutions[layer].patches(hidden)
+        matrix = parameters.in_patch_order[layer].expand(len(hidden), -1, -1)
+        bias = parameters.biases[layer][:, :, None]
+        sums = torch.baddbmm(bias.expand(len(hidden), -1, 1), matrix, patches.transpose(1, 2))
+        return patches, self._activate(sums)
 
     def _activate(self, sums: Tensor) -> Tensor:
         if self.activation == "sigmoid":
             return torch.sigmoid(sums)
         return torch.relu(sums) if self.activation == "relu" else torch.tanh(sums)
 
-    def _derivative(self, activated: Tensor) -> Tensor:
+    def _slope(self, activated: Tensor) -> Tensor:
         """Derivative of the activation, from its value; at the kink of ReLU it is 0, as in torch."""
         if self.activation == "sigmoid":
-            return activated * (1 - activated)
-        return (activated > 0).to(activated.dtype) if self.activation == "relu" else 1 - activated**2
+            return activated - activated.square()
+        return (activated > 0).to(activated.dtype) if self.activation == "relu" else 1 - activated.square()
+
+    def _slope_change(self, activated: Tensor) -> Tensor | float:
+        """Derivative of :meth:`_slope` by the activation's value."""
+        if self.activation == "sigmoid":
+            return 1 - 2 * activated
+        return 0.0 if self.activation == "relu" else -2 * activated
 
     def _require_shapes(self, parameters: Parameters, images: Tensor, target: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
@@ -196,12 +198,91 @@ class LeNet:
             )
 
 
+class _GradientPass(torch.autograd.Function):
+    """The gradient of the cross-entropy, and by hand the derivative of any function of it.
+
+    With ``H`` the activations of a layer, ``X`` the patches that it sees, ``W`` its weights and ``L`` the
+    derivative of the cross-entropy by its sums, the forward pass computes, layer by layer,
+
+        H = act(W X + b),    then    e = softmax(V f + c) - target,
+        L = act'(H) * U with U = (the layer above)ᵀ L_above,    weight gradient L Xᵀ,    bias gradient sum L.
+
+    The backward pass turns every line around. A name with ``_bar`` is the derivative of the matching loss
+    by the quantity of that name.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, images: Tensor, target: Tensor, network: LeNet, parameters: Parameters
+    ) -> tuple[Tensor, ...]:
+        patches, hidden = [], [images.flatten(2)]
+        for layer in range(len(STRIDES)):
+            seen, activated = network._layer(parameters, layer, hidden[-1])
+            patches.append(seen)
+            hidden.append(activated)
+        features = hidden[-1].flatten(1)
+        probabilities = torch.softmax(_linear(parameters, features), dim=-1)
+        error = probabilities - target
+
+        upstream = _rows_times(error, parameters.weights[-1]).view_as(hidden[-1])
+        saved_upstream: list[Tensor] = []
+        local: list[Tensor] = []
+        weights: list[Tensor] = []
+        for layer in reversed(range(len(STRIDES))):
+            saved_upstream.insert(0, upstream)
+            local.insert(0, upstream * network._slope(hidden[layer + 1]))
+            weights.insert(0, torch_order(local[0] @ patches[layer]))
+            if layer:
+                upstream = network.convolutions[layer].transposed(local[0], parameters.weights[layer])
+        ctx.network, ctx.parameters = network, parameters
+        ctx.save_for_backward(probabilities, *patches, *hidden[1:], *local, *saved_upstream)
+        return (*weights, *(one.sum(2) for one in local), error, features)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        network, parameters = ctx.network, ctx.parameters
+        layers = len(STRIDES)
+        probabilities, *saved = ctx.saved_tensors
+        patches, hidden, local, upstream = (saved[i * layers : (i + 1) * layers] for i in range(4))
+        weight_bar, bias_bar = cotangents[:layers], cotangents[layers : 2 * layers]
+        error_bar, features_bar = cotangents[2 * layers :]
+        matrices = parameters.in_patch_order
+        count = len(probabilities)
+
+        # Upwards: what the matching loss says of L, of U, and through the slope of H.
+        hidden_bar: list[Tensor] = []
+        upstream_bar = None
+        for layer in range(layers):
+            seen = patches[layer].transpose(1, 2)
+            local_bar = torch.baddbmm(bias_bar[layer][:, :, None], patch_order(weight_bar[layer]), seen)
+            if upstream_bar is not None:
+                below = network.convolutions[layer].patches(upstream_bar).transpose(1, 2)
+                local_bar.baddbmm_(matrices[layer].expand(count, -1, -1), below)
+            hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
+            upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
+        assert upstream_bar is not None
+        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.weights[-1].transpose(1, 2))
+
+        # Downwards: through the softmax, the output layer, and every layer's sums to the image.
+        logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
+        below = features_bar + _rows_times(logits_bar, parameters.weights[-1])
+        total = below.view_as(hidden[-1])
+        for layer in reversed(range(layers)):
+            sums_bar = (total + hidden_bar[layer]) * network._slope(hidden[layer])
+            # X is in the weight gradient L Xᵀ and in the sums W X: one product for both.
+            both = torch.cat((weight_bar[layer], parameters.weights[layer].expand(count, -1, -1)), dim=1)
+            total = network.convolutions[layer].transposed(torch.cat((local[layer], sums_bar), dim=1), both)
+        images_bar = total.view(count, *network.image_shape)
+        return images_bar, -error_bar, None, None
+
+
 def _linear(parameters: Parameters, features: Tensor) -> Tensor:
     """Output layer: features (B, M) to logits (B, K)."""
-    return _per_image(features, parameters.weights[-1].transpose(1, 2)) + parameters.biases[-1]
+    return _rows_times(features, parameters.weights[-1].transpose(1, 2)) + parameters.biases[-1]
 
 
-def _per_image(rows: Tensor, matrices: Tensor) -> Tensor:
+def _rows_times(rows: Tensor, matrices: Tensor) -> Tensor:
     """Each row (B, i) times its own matrix (B, i, j), or all rows times the one matrix (1, i, j)."""
     if len(matrices) == 1:
         return rows @ matrices[0]

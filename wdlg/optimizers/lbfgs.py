@@ -164,9 +164,10 @@ class LBFGS:
             return -grad * scale[:, None], scale
 
         S, Y = state.S[:, :used], state.Y[:, :used]
-        both = torch.stack((grad, y), dim=2)
-        S_grad, S_y = (S @ both).unbind(2)
-        Y_grad, Y_y = (Y @ both).unbind(2)
+        # Rows times a matrix: torch's product of a matrix and a column is four times slower.
+        both = torch.stack((grad, y), dim=1)
+        S_grad, S_y = (both @ S.transpose(1, 2)).unbind(1)
+        Y_grad, Y_y = (both @ Y.transpose(1, 2)).unbind(1)
         state.SY[who, :used, slot] = S_y[who]
         state.YY[who, :used, slot] = Y_y[who]
         state.YY[who, slot, :used] = Y_y[who]
