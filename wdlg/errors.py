@@ -34,7 +34,18 @@ def require_count(name: str, value: Any, *, at_least: int = 1, below: int | None
 
 def require_positive(name: str, value: Any) -> float:
     """Return ``value`` as a float if it is a finite number above zero."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if not _is_finite(value) or value <= 0:
         raise InputError(f"{name} is {value!r}, but must be a finite number above 0.")
     return float(value)
+
+
+def require_not_negative(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is a finite number, zero or above."""
+    if not _is_finite(value) or value < 0:
+        raise InputError(f"{name} is {value!r}, but must be a finite number, 0 or above.")
+    return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and math.isfinite(value)

@@ -212,7 +212,7 @@ class _GradientPass(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, images: Tensor, target: Tensor, network: LeNet, parameters: Parameters
     ) -> tuple[Tensor, ...]:
         patches, hidden = [], [images.flatten(2)]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein, wasserstein
 from wdlg.losses.rank_one import LARGEST, RankOneRows
-from wdlg.losses.wasserstein import ROUND, sinkhorn_plan, squared_distances
+from wdlg.losses.sinkhorn import ROUND, sinkhorn_plan
+from wdlg.losses.wasserstein import squared_distances
 
 seeds = st.integers(0, 2**31)
 

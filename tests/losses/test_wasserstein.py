@@ -6,14 +6,18 @@ import numpy as np
 import ot
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from gradients_for_tests import random_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ot.batch import bregman_log_projection_batch
 from scipy.stats import wasserstein_distance
 
 from wdlg.errors import InputError
+from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein
-from wdlg.losses.wasserstein import row_costs, sinkhorn_plan, squared_distances, wdca
+from wdlg.losses.sinkhorn import exact_assignment, sinkhorn_plan
+from wdlg.losses.wasserstein import row_costs, squared_distances, wdca
 
 seeds = st.integers(0, 2**31)
 LONG = {"max_iterations": 20_000, "threshold": 1e-12}
@@ -157,9 +161,64 @@ def test_envelope_derivative_is_that_of_the_regularised_value_by_finite_differen
         assert grad[row, column].item() == pytest.approx(difference.item(), abs=1e-6)
 
 
+def tracked(gradient):
+    """The same gradient as leaves of a graph."""
+    leaves = [part.clone().requires_grad_() for part in (*gradient.weights, *gradient.biases)]
+    error, features = gradient.error.clone().requires_grad_(), gradient.features.clone().requires_grad_()
+    count = len(gradient.weights)
+    return Gradient(tuple(leaves[:count]), tuple(leaves[count:]), error, features), [*leaves, error, features]
+
+
+@settings(max_examples=20)
+@given(seeds, seeds, st.sampled_from([0.0, 0.1, 1.0]))
+def test_derivative_is_that_of_the_cost_with_the_plan_held_fixed(first, second, eps):
+    shared = random_gradient(second)
+    ours, ours_leaves = tracked(random_gradient(first))
+    loss = Wasserstein(eps=eps)
+    ours_grads = torch.autograd.grad(loss(ours, shared).sum(), ours_leaves)
+
+    plain, plain_leaves = tracked(random_gradient(first))
+    total = 0.0
+    costs = row_costs(ours.detach(), shared)
+    if eps:
+        plans = loss.plans(costs)
+    else:
+        plans = [F.one_hot(exact_assignment(cost), cost.shape[-1]) / cost.shape[-1] for cost in costs]
+    for plan, x, y in zip(plans, plain.tensors(), shared.tensors(), strict=True):
+        x, y = (t if t.ndim == 3 else t[:, :, None] for t in (x, y))  # noqa: PLW2901
+        total = total + (plan * squared_distances(x, y)).sum()
+    torch.testing.assert_close(loss(ours, shared).sum(), total)
+    torch.testing.assert_close(ours_grads, torch.autograd.grad(total, plain_leaves))
+
+
+@settings(max_examples=20)
+@given(seeds, seeds)
+def test_eps_of_zero_is_the_exact_distance_of_pot(first, second):
+    dummy, shared = random_gradient(first), random_gradient(second)
+    for attack, loss in enumerate(Wasserstein(eps=0.0)(dummy, shared)):
+        exact = 0.0
+        for cost in row_costs(dummy, shared):
+            n = cost.shape[-1]
+            exact += ot.emd2(uniform(n), uniform(n), cost[attack].numpy())
+        assert loss.item() == pytest.approx(exact)
+
+
+@settings(max_examples=20)
+@given(seeds, st.sampled_from([1.0, 30.0, 1e3, 1e5]), st.sampled_from([torch.float32, torch.float64]))
+def test_costs_of_any_size_in_either_precision_are_pots_log_domain(seed, scale, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    cost = scale * torch.rand(4, 9, 9, generator=generator, dtype=torch.float64)
+    cost[1] *= torch.rand(9, 1, generator=generator, dtype=torch.float64) ** 8
+    plan = sinkhorn_plan(cost.to(dtype), eps=0.1, max_iterations=60, threshold=1e-300)
+    log_plan = bregman_log_projection_batch(-cost / 0.1, max_iter=60, tol=0.0)["T"]
+    # In single precision a cost of 1e5 / 0.1 is known to 0.06 only, and so is the exponent of the kernel.
+    rounding = torch.finfo(dtype).eps * scale / 0.1
+    torch.testing.assert_close(plan.double(), log_plan, rtol=1e-6 + 100 * rounding, atol=1e-8 + rounding)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("eps", 0.0), ("eps", -1.0), ("eps", float("nan")), ("max_iterations", 0), ("threshold", 0.0)],
+    [("eps", -1.0), ("eps", math.inf), ("eps", float("nan")), ("max_iterations", 0), ("threshold", 0.0)],
 )
 def test_impossible_settings_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"^{name} is"):

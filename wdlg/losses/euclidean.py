@@ -11,24 +11,26 @@ from wdlg.gradients import Gradient
 
 
 def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
-    """Sum over all parameters of the squared difference, (B,) (Zhu et al. 2019, eq. 3).
-
-    The output layer's part is expanded around the shared gradient ``d ⊗ a``: with the differences
-    D and A of the dummy's factors to d and a, it is ``|d|²|A|² + 2 (D·d)(A·a⁺) + |D|²|a⁺|²`` with
-    ``a⁺ = a + A`` the dummy's own features. No K x M matrix is formed, and nothing large cancels as the
-    two gradients approach each other.
-    """
-    total = _dot(dummy.error - shared.error, dummy.error - shared.error)
+    """Sum over all parameters of the squared difference, (B,) (Zhu et al. 2019, eq. 3)."""
+    gap = dummy.error - shared.error
+    total = _dot(gap, gap) + rank_one_squared_distance(
+        (dummy.error, dummy.features), (shared.error, shared.features)
+    )
     for ours, theirs in zip((*dummy.weights, *dummy.biases), (*shared.weights, *shared.biases), strict=True):
         total = total + (ours - theirs).square().flatten(1).sum(-1)
-    error_gap = dummy.error - shared.error
-    feature_gap = dummy.features - shared.features
-    return (
-        total
-        + _dot(shared.error, shared.error) * _dot(feature_gap, feature_gap)
-        + 2 * _dot(error_gap, shared.error) * _dot(feature_gap, dummy.features)
-        + _dot(error_gap, error_gap) * _dot(dummy.features, dummy.features)
-    )
+    return total
+
+
+def rank_one_squared_distance(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:
+    """``|e ⊗ f - d ⊗ a|²`` of factors (e, f) and (d, a), each (B, n) and (B, m); (B,).
+
+    Expanded around ``d ⊗ a``: with the differences E = e - d and A = f - a it is
+    ``|d|²|A|² + 2 (E·d)(A·f) + |E|²|f|²``. No n x m matrix is formed, and nothing large cancels as the two
+    come close to each other.
+    """
+    (e, f), (d, a) = ours, theirs
+    E, A = e - d, f - a
+    return _dot(d, d) * _dot(A, A) + 2 * _dot(E, d) * _dot(A, f) + _dot(E, E) * _dot(f, f)
 
 
 def root(squared: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ The terms of i and of j go into the scalings of Sinkhorn's algorithm, which leav
 With thousands of classes nearly all x and y are small, since the entries of a softmax sum to one. Between
 small ones the exponential is a short power series, which turns a product with the kernel into two thin
 products; the few large ones are treated one by one. The iterates are those of
-:func:`~wdlg.losses.wasserstein.sinkhorn_plan` to rounding in double precision.
+:func:`~wdlg.losses.sinkhorn.sinkhorn_plan` to rounding in double precision.
 """
 
 from __future__ import annotations

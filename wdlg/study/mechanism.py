@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg.losses import Loss, Wasserstein
-from wdlg.losses.wasserstein import row_costs, sinkhorn_plan
+from wdlg.losses.wasserstein import row_costs
 from wdlg.study.cases import Cases
 
 
@@ -74,15 +74,8 @@ def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tens
     dummy = observation.network.gradient(observation.parameters, images, target)
     layers = [f"conv{number + 1}" for number in range(len(dummy.weights))] + ["linear"]
     names = [f"{layer} {kind}" for layer in layers for kind in ("weight", "bias")]
-    return {
-        name: sinkhorn_plan(
-            cost,
-            eps=settings.eps,
-            max_iterations=settings.max_iterations,
-            threshold=settings.threshold,
-        )
-        for name, cost in zip(names, row_costs(dummy, observation.gradient), strict=True)
-    }
+    found = settings.plans(row_costs(dummy, observation.gradient))
+    return dict(zip(names, found, strict=True))
 
 
 def kept_share(plan: Tensor) -> Tensor:

@@ -1,0 +1,128 @@
+"""Optimal transport plans between uniform marginals, many problems at once, none touched by another.
+
+:func:`sinkhorn_plan` is the iteration of Algorithm 2 in a form that is as safe as the log domain and nearly
+as fast as products with the kernel. :func:`exact_assignment` is its limit for eps -> 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from ot.batch import bregman_log_projection_batch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+ROUND = 10
+"""Iterations between two looks at the stopping rule."""
+
+MOST_IN_A_ROUND = 30.0
+"""Scalings that grow or shrink by more than exp of this in one round are left to the log domain."""
+
+MOST_BETWEEN_KERNELS = 20.0
+"""When scalings have changed by more than exp of this, the kernel is computed afresh from the costs. An entry
+that was too small for single precision, below exp(-87), can by then have come to exp(-37) at most."""
+
+
+def sinkhorn_plan(
+    cost: Tensor, *, eps: float = 0.1, max_iterations: int = 100, threshold: float = 1e-3
+) -> Tensor:
+    """Entropic transport plans between uniform marginals: the iterates of Algorithm 2, without its underflow.
+
+    The first iteration is made in the log domain. It leaves a plan whose entries and row sums are moderate,
+    and the scalings of that plan are moderate too, so the next iterations are products of a matrix and a
+    vector instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
+    nevertheless leave the safe range makes its round on POT's log-domain solver.
+
+    Args:
+        cost: cost matrices (P, n, m) of P separate problems.
+        eps: strength of the entropic regularisation, above 0, in the units of the cost.
+        max_iterations: the most iterations for each problem.
+        threshold: stop when ``sum |u - u_prev|`` falls below this; looked at every 10 iterations.
+
+    Returns:
+        Plans (P, n, m), without a graph. A problem that reached ``max_iterations`` may miss its first
+        marginal; the second always holds to rounding.
+    """
+    problems, n, m = cost.shape
+    log_kernel = cost.detach() / -eps
+    log_u = -math.log(n) - torch.logsumexp(log_kernel, 2)
+    log_v = -math.log(m) - torch.logsumexp(log_kernel + log_u[:, :, None], 1)
+    plan = _absorb(log_kernel, log_u, log_v)
+    changed = torch.zeros_like(log_u[:, 0])
+    result = torch.empty_like(plan)
+    active = torch.arange(problems, device=cost.device)
+    done = 1
+    while done < max_iterations:
+        steps = min(ROUND - done % ROUND, max_iterations - done)
+        u, v = _scale(plan, steps)
+        moved = u.log().abs().amax(1) + v.log().abs().amax(1)
+        safe = moved < MOST_IN_A_ROUND  # False for NaN too
+        log_u_next, log_v_next = log_u + u.log(), log_v + v.log()
+        plan = u[:, :, None] * plan * v[:, None, :]
+        changed = changed + moved
+        if not safe.all():
+            hard = ~safe
+            log_u_next[hard], log_v_next[hard] = _log_rounds(
+                log_kernel[hard], log_u[hard], log_v[hard], steps
+            )
+            changed[hard] = torch.inf
+        log_u, log_v = log_u_next, log_v_next
+        stale = changed > MOST_BETWEEN_KERNELS
+        if stale.any():
+            plan[stale] = _absorb(log_kernel[stale], log_u[stale], log_v[stale])
+            changed[stale] = 0.0
+        done += steps
+        # One more half step would multiply u by a / (P 1): Algorithm 2's change of u, for free.
+        finished = (log_u.exp() * (1 / (n * plan.sum(2)) - 1).abs()).sum(1) < threshold
+        if finished.any():
+            result[active[finished]] = plan[finished]
+            if finished.all():
+                return result
+            going = ~finished
+            active, plan, changed = active[going], plan[going], changed[going]
+            log_kernel, log_u, log_v = log_kernel[going], log_u[going], log_v[going]
+    result[active] = plan
+    return result
+
+
+def _absorb(log_kernel: Tensor, log_u: Tensor, log_v: Tensor) -> Tensor:
+    return (log_kernel + log_u[:, :, None]).add_(log_v[:, None, :]).exp_()
+
+
+def _scale(plan: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Scalings (P, n) and (P, m) after some iterations from 1; rows times a matrix are fast in torch."""
+    _, n, m = plan.shape
+    transposed = plan.transpose(1, 2)
+    v = plan.new_ones(len(plan), 1, m)
+    for _ in range(steps):
+        u = (n * (v @ transposed)).reciprocal_()
+        v = (m * (u @ plan)).reciprocal_()
+    return u[:, 0], v[:, 0]
+
+
+def _log_rounds(log_kernel: Tensor, log_u: Tensor, log_v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The same iterations from the same potentials in the log domain."""
+    problems, n, m = log_kernel.shape
+    result = bregman_log_projection_batch(
+        log_kernel + log_u[:, :, None] + log_v[:, None, :],
+        log_kernel.new_full((problems, n), 1 / n),
+        log_kernel.new_full((problems, m), 1 / m),
+        max_iter=steps,
+        tol=0.0,
+    )
+    return log_u + result["potentials"][0], log_v + result["potentials"][1]
+
+
+def exact_assignment(cost: Tensor) -> Tensor:
+    """The unregularised plan between equally many points of equal weight, which is a permutation.
+
+    Args:
+        cost: cost matrices (P, n, n) of P separate problems.
+
+    Returns:
+        (P, n): row i is carried whole to column ``[p, i]``, at the least total cost.
+    """
+    columns = [linear_sum_assignment(matrix)[1] for matrix in cost.detach().double().cpu().numpy()]
+    return torch.from_numpy(np.stack(columns)).to(cost.device)
