@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from wdlg.attack import IDLG, reconstruct
+from wdlg.attack import IDLG
+from wdlg.engine import reconstruct
 from wdlg.errors import InputError
 from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate, mse, psnr, ssim
 from wdlg.study import Design, draw

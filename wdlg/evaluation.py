@@ -133,12 +133,12 @@ class MSETrace:
     def __call__(
         self,
         attacks: Tensor,
-        evaluation: int,
+        evaluations: Tensor,
         iterations: Tensor,  # noqa: ARG002
         images: Tensor,
         loss: Tensor,  # noqa: ARG002
     ) -> None:
-        self.values[attacks, evaluation] = mse(images, self.truth[attacks]).float()
+        self.values[attacks, evaluations] = mse(images, self.truth[attacks]).float()
 
 
 class Snapshots:
@@ -160,7 +160,7 @@ class Snapshots:
     def __call__(
         self,
         attacks: Tensor,
-        evaluation: int,  # noqa: ARG002
+        evaluations: Tensor,  # noqa: ARG002
         iterations: Tensor,
         images: Tensor,
         loss: Tensor,  # noqa: ARG002

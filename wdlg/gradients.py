@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from wdlg.errors import InputError
+from wdlg.rows import Rows
 
 
 @dataclass(frozen=True)
-class Gradient:
+class Gradient(Rows):
     """The gradients of B attacks, one entry of the leading axis for each.
 
     Attributes:
@@ -47,23 +48,9 @@ class Gradient:
         hidden = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
         return [*hidden, self.last_weight, self.error]
 
-    def select(self, index: Tensor) -> Gradient:
-        """The gradients at ``index`` (a boolean mask or integer positions) of the leading axis."""
-        return Gradient(
-            tuple(weight[index] for weight in self.weights),
-            tuple(bias[index] for bias in self.biases),
-            self.error[index],
-            self.features[index],
-        )
-
     def detach(self) -> Gradient:
         """The same values, cut from the graph that produced them."""
-        return Gradient(
-            tuple(weight.detach() for weight in self.weights),
-            tuple(bias.detach() for bias in self.biases),
-            self.error.detach(),
-            self.features.detach(),
-        )
+        return self._each(Tensor.detach)
 
     def require_finite(self) -> Gradient:
         """Return self, or raise :class:`InputError` if any entry is NaN or infinite."""

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from wdlg.convolution import KERNEL, Convolution, patch_order, torch_order
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
+from wdlg.rows import Rows
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
 
@@ -27,7 +28,7 @@ STRIDES = (2, 2, 1)
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Rows):
     """The weights of N networks of one architecture.
 
     Attributes:
@@ -45,12 +46,6 @@ class Parameters:
     def in_patch_order(self) -> tuple[Tensor, ...]:
         """The convolutions' weights with their columns in the order of the patches."""
         return tuple(patch_order(weight) for weight in self.weights[:-1])
-
-    def select(self, index: Tensor) -> Parameters:
-        """The networks at ``index``; repeated positions repeat the network (and copy its weights)."""
-        return Parameters(
-            tuple(weight[index] for weight in self.weights), tuple(bias[index] for bias in self.biases)
-        )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
-"""What every optimiser's state has in common, and how a batch of them is thinned."""
+"""What every optimiser's state has in common, and what an optimiser is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from wdlg.rows import Rows
+
 
 @dataclass(frozen=True)
-class State:
+class State(Rows):
     """Where B attacks stand between two evaluations. Every field is a tensor with leading axis B.
 
     Attributes:
@@ -21,10 +23,6 @@ class State:
     x: Tensor
     iterations: Tensor
     stalled: Tensor
-
-    def select(self, index: Tensor) -> Self:
-        """The states at ``index`` of the leading axis."""
-        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 class Optimizer(Protocol):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from wdlg.attack import Attack, reconstruct
+from wdlg.attack import Attack
+from wdlg.engine import BATCH_SIZE, reconstruct
 from wdlg.evaluation import MSETrace, Snapshots, evaluate
 from wdlg.study.cases import Cases
 
@@ -67,7 +68,7 @@ def run_paired(
     attacks: Sequence[Attack],
     *,
     snapshot_iterations: Sequence[int] = (),
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
 ) -> Outcome:
     """Run every attack on every case.
