@@ -84,7 +84,7 @@ def test_initial_weights_are_uniform_and_decided_by_the_generator():
     network = LeNet((1, 8, 8), 10)
     first = network.initial_parameters(50, generator=torch.Generator().manual_seed(1))
     again = network.initial_parameters(50, generator=torch.Generator().manual_seed(1))
-    values = torch.cat([tensor.flatten() for tensor in (*first.weights, *first.biases)])
+    values = torch.cat([tensor.flatten() for tensor in first.tensors])
     assert all(torch.equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
     assert values.abs().max() <= 0.5
     # Standard deviation of U(-1/2, 1/2), with four standard errors of room.
@@ -117,7 +117,7 @@ def test_nan_in_a_gradient_is_named():
     nothing = torch.zeros(1, 2, 2)
     broken = torch.tensor([[1.0, torch.nan]])
     with pytest.raises(InputError, match="gradient has an entry that is NaN"):
-        Gradient((nothing,), (torch.zeros(1, 2),), broken, torch.zeros(1, 3)).require_finite()
+        Gradient((nothing,), broken, torch.zeros(1, 3)).require_finite()
 
 
 @pytest.mark.parametrize(

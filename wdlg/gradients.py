@@ -22,16 +22,15 @@ class Gradient(Rows):
     """The gradients of B attacks, one entry of the leading axis for each.
 
     Attributes:
-        weights: hidden layers' weight gradients, each (B, out, fan_in). A row holds all weights that
-            lead into one output unit (for a convolution: channels x height x width of its kernel).
-        biases: hidden layers' bias gradients, each (B, out).
+        hidden: gradients of the hidden layers' parameters, in the order of ``torch.nn.Module.parameters``,
+            each (B, units, entries). A row holds all weights that lead into one output unit (for a convolution:
+            channels x height x width of its kernel); a bias has rows of length one.
         error: gradient of the output layer's bias, (B, K), which is softmax(logits) - target.
         features: input of the output layer, (B, M). The output layer's weight gradient is
             ``error[:, :, None] * features[:, None, :]``.
     """
 
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
+    hidden: tuple[Tensor, ...]
     error: Tensor
     features: Tensor
 
@@ -44,9 +43,8 @@ class Gradient(Rows):
         return self.error[:, :, None] * self.features[:, None, :]
 
     def tensors(self) -> list[Tensor]:
-        """Every parameter's gradient in the order of ``torch.nn.Module.parameters``, as (B, out, fan_in)."""
-        hidden = [tensor for pair in zip(self.weights, self.biases, strict=True) for tensor in pair]
-        return [*hidden, self.last_weight, self.error]
+        """Every parameter's gradient, (B, units, entries), in the order of ``torch.nn.Module.parameters``."""
+        return [*self.hidden, self.last_weight, self.error[:, :, None]]
 
     def detach(self) -> Gradient:
         """The same values, cut from the graph that produced them."""
@@ -54,7 +52,7 @@ class Gradient(Rows):
 
     def require_finite(self) -> Gradient:
         """Return self, or raise :class:`InputError` if any entry is NaN or infinite."""
-        for tensor in (*self.weights, *self.biases, self.error, self.features):
+        for tensor in (*self.hidden, self.error, self.features):
             if not torch.isfinite(tensor).all():
                 raise InputError(
                     "gradient has an entry that is NaN or infinite, but every entry must be finite."
@@ -69,24 +67,26 @@ def from_tensors(tensors: Sequence[Tensor], *, tolerance: float = 1e-4) -> Gradi
     gradient), which is exact for the gradient of one image.
 
     Args:
-        tensors: gradients in the order of ``torch.nn.Module.parameters``: weight, bias, weight, bias, ...,
-            each with a leading axis B; a convolution's weight gradient may be (B, out, in, height, width).
+        tensors: gradients in the order of ``torch.nn.Module.parameters``, each with a leading axis B and then
+            in any shape that starts with the units; last the output layer's weight and bias.
         tolerance: how far, relative to its norm, the output layer's weight gradient may be from rank one.
 
     Raises:
-        InputError: an entry is not finite; the list is not weight-bias pairs; or the output layer's
-            gradient is not rank one, so that it is not the gradient of one image.
+        InputError: an entry is not finite; the last two do not fit together; or the output layer's gradient
+            is not rank one, so that it is not the gradient of one image.
     """
-    if len(tensors) < 4 or len(tensors) % 2:
+    if len(tensors) < 2 or tensors[-2].shape[:2] != tensors[-1].shape[:2] or tensors[-2].ndim != 3:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[-2:])
         raise InputError(
-            f"tensors holds {len(tensors)} gradients, but must hold a weight and a bias for each of two or "
-            "more layers."
+            f"tensors ends with shapes {shapes}, but must end with the output layer's weight (B, K, M) and "
+            "bias (B, K)."
         )
     *hidden, last_weight, error = tensors
+    error = error.flatten(1)
     squared_norm = (error * error).sum(-1, keepdim=True).clamp_min(torch.finfo(error.dtype).tiny)
     features = (error[:, None, :] @ last_weight)[:, 0] / squared_norm
     gradient = Gradient(
-        tuple(weight.flatten(2) for weight in hidden[::2]), tuple(hidden[1::2]), error, features
+        tuple(tensor.reshape(*tensor.shape[:2], -1) for tensor in hidden), error, features
     ).require_finite()
     residual = (gradient.last_weight - last_weight).flatten(1).norm(dim=1)
     if bool((residual > tolerance * last_weight.flatten(1).norm(dim=1)).any()):

@@ -32,15 +32,24 @@ class Parameters(Rows):
     """The weights of N networks of one architecture.
 
     Attributes:
-        weights: convolutions as matrices (N, 12, channels * 25), then the output layer (N, K, M).
-        biases: (N, 12) for each convolution, then (N, K).
+        tensors: in the order of ``torch.nn.Module.parameters``, each with a leading axis N. In LeNet weights
+            are matrices: (N, 12, channels * 25) of a convolution, (N, K, M) of the output layer.
     """
 
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
 
     def __len__(self) -> int:
-        return len(self.biases[0])
+        return len(self.tensors[0])
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Of layers that all have a weight and a bias, the weights."""
+        return self.tensors[::2]
+
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """Of layers that all have a weight and a bias, the biases."""
+        return self.tensors[1::2]
 
     @cached_property
     def in_patch_order(self) -> tuple[Tensor, ...]:
@@ -111,8 +120,7 @@ class LeNet:
             # Drawn in single precision always, so that a seed means the same network in every precision.
             return ((torch.rand(count, *shape, generator=generator) * 2 - 1) * bound).to(dtype)
 
-        weights, biases = zip(*((uniform(*shape), uniform(shape[0])) for shape in rows), strict=True)
-        return Parameters(weights, biases)
+        return Parameters(tuple(tensor for shape in rows for tensor in (uniform(*shape), uniform(shape[0]))))
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -146,9 +154,8 @@ class LeNet:
             InputError: the shapes do not fit together.
         """
         self._require_shapes(parameters, images, target)
-        parts = _GradientPass.apply(images, target, self, parameters)
-        layers = len(STRIDES)
-        return Gradient(tuple(parts[:layers]), tuple(parts[layers : 2 * layers]), *parts[2 * layers :])
+        *hidden, error, features = _GradientPass.apply(images, target, self, parameters)
+        return Gradient(tuple(hidden), error, features)
 
     def _layer(self, parameters: Parameters, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, places, fan_in) and activations (B, 12, places) of a convolution layer."""
@@ -222,16 +229,16 @@ class _GradientPass(torch.autograd.Function):
         upstream = _rows_times(error, parameters.weights[-1]).view_as(hidden[-1])
         saved_upstream: list[Tensor] = []
         local: list[Tensor] = []
-        weights: list[Tensor] = []
+        gradients: list[Tensor] = []
         for layer in reversed(range(len(STRIDES))):
             saved_upstream.insert(0, upstream)
             local.insert(0, upstream * network._slope(hidden[layer + 1]))
-            weights.insert(0, torch_order(local[0] @ patches[layer]))
+            gradients = [torch_order(local[0] @ patches[layer]), local[0].sum(2, keepdim=True), *gradients]
             if layer:
                 upstream = network.convolutions[layer].transposed(local[0], parameters.weights[layer])
         ctx.network, ctx.parameters = network, parameters
         ctx.save_for_backward(probabilities, *patches, *hidden[1:], *local, *saved_upstream)
-        return (*weights, *(one.sum(2) for one in local), error, features)
+        return (*gradients, error, features)
 
     @staticmethod
     @once_differentiable
@@ -240,7 +247,7 @@ class _GradientPass(torch.autograd.Function):
         layers = len(STRIDES)
         probabilities, *saved = ctx.saved_tensors
         patches, hidden, local, upstream = (saved[i * layers : (i + 1) * layers] for i in range(4))
-        weight_bar, bias_bar = cotangents[:layers], cotangents[layers : 2 * layers]
+        weight_bar, bias_bar = cotangents[: 2 * layers : 2], cotangents[1 : 2 * layers : 2]
         error_bar, features_bar = cotangents[2 * layers :]
         matrices = parameters.in_patch_order
         count = len(probabilities)
@@ -250,7 +257,7 @@ class _GradientPass(torch.autograd.Function):
         upstream_bar = None
         for layer in range(layers):
             seen = patches[layer].transpose(1, 2)
-            local_bar = torch.baddbmm(bias_bar[layer][:, :, None], patch_order(weight_bar[layer]), seen)
+            local_bar = torch.baddbmm(bias_bar[layer], patch_order(weight_bar[layer]), seen)
             if upstream_bar is not None:
                 below = network.convolutions[layer].patches(upstream_bar).transpose(1, 2)
                 local_bar.baddbmm_(matrices[layer].expand(count, -1, -1), below)

@@ -11,4 +11,5 @@ def random_gradient(seed, *, attacks=3, classes=5, features=4, scale=1.0, dtype=
     def normal(*shape):
         return scale * torch.randn(attacks, *shape, generator=generator, dtype=dtype)
 
-    return Gradient((normal(4, 6), normal(4, 9)), (normal(4), normal(4)), normal(classes), normal(features))
+    hidden = (normal(4, 6), normal(4, 1), normal(4, 9), normal(4, 1))
+    return Gradient(hidden, normal(classes), normal(features))

@@ -30,7 +30,7 @@ def test_losses_and_their_derivatives_vanish_at_equality(seed):
     shared = random_gradient(seed)
     for loss in (SquaredEuclidean(), Euclidean()):
         error = shared.error.clone().requires_grad_()
-        value = loss(Gradient(shared.weights, shared.biases, error, shared.features), shared)
+        value = loss(Gradient(shared.hidden, error, shared.features), shared)
         (grad,) = torch.autograd.grad(value.sum(), error)
         assert torch.equal(value, torch.zeros(3, dtype=torch.float64))
         assert torch.equal(grad, torch.zeros_like(grad))
@@ -39,7 +39,7 @@ def test_losses_and_their_derivatives_vanish_at_equality(seed):
 def test_factored_form_keeps_its_digits_near_the_solution():
     shared = random_gradient(0, scale=100.0)
     gap = 1e-9
-    dummy = Gradient(shared.weights, shared.biases, shared.error, shared.features + gap)
+    dummy = Gradient(shared.hidden, shared.error, shared.features + gap)
     exact = shared.error.square().sum(1) * gap**2 * shared.features.shape[1]
     # features + gap itself is rounded: 1e-9 against 100 leaves five digits.
     torch.testing.assert_close(SquaredEuclidean()(dummy, shared), exact, rtol=1e-4, atol=0)

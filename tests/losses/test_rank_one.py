@@ -56,7 +56,7 @@ def test_loss_and_derivative_do_not_depend_on_the_way(seed):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wasserstein, "RANK_ONE_ABOVE", limit)
             error, features = (part.clone().requires_grad_() for part in (other.error, other.features))
-            dummy = Gradient(other.weights, other.biases, error, features)
+            dummy = Gradient(other.hidden, error, features)
             loss = Wasserstein()(dummy, shared)
             results.append((loss.detach(), *torch.autograd.grad(loss.sum(), (error, features))))
     for ours, full in zip(*results, strict=True):

@@ -62,8 +62,14 @@ def test_the_limit_of_small_eps_is_the_exact_distance(seed):
     cost = squared_distances(x, y)
     exact = ot.emd2(uniform(7), uniform(7), cost.numpy())
     plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
-    # The entropic cost exceeds the exact one by at most eps log n; the marginals hold to about 1e-4.
-    assert exact - 1e-4 <= (plan * cost).sum() <= exact + 2e-3 * math.log(7) + 1e-4
+    # The entropic cost exceeds the exact one by at most eps log n; mass that misses its marginal may save cost.
+    slack = missing(plan) * cost.max()
+    assert exact - slack - 1e-12 <= (plan * cost).sum() <= exact + 2e-3 * math.log(7) + slack
+
+
+def missing(plan):
+    """Mass by which a plan between 7 and 7 points misses its first marginal."""
+    return (plan.sum(1) - 1 / 7).abs().sum()
 
 
 @settings(max_examples=20)
@@ -73,7 +79,8 @@ def test_points_on_a_line_give_scipys_distance_squared_costs_by_sorting(seed):
     cost = squared_distances(x, y)
     plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
     by_sorting = (x.sort(0).values - y.sort(0).values).square().mean()
-    assert (plan * cost).sum() == pytest.approx(by_sorting.item(), abs=2e-3 * math.log(7) + 1e-4)
+    slack = missing(plan) * cost.max()
+    assert by_sorting - slack - 1e-12 <= (plan * cost).sum() <= by_sorting + 2e-3 * math.log(7) + slack
     root = ot.wasserstein_1d(x[:, 0].numpy(), y[:, 0].numpy(), p=1)
     assert root == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0]))
 
@@ -163,10 +170,9 @@ def test_envelope_derivative_is_that_of_the_regularised_value_by_finite_differen
 
 def tracked(gradient):
     """The same gradient as leaves of a graph."""
-    leaves = [part.clone().requires_grad_() for part in (*gradient.weights, *gradient.biases)]
+    leaves = [part.clone().requires_grad_() for part in gradient.hidden]
     error, features = gradient.error.clone().requires_grad_(), gradient.features.clone().requires_grad_()
-    count = len(gradient.weights)
-    return Gradient(tuple(leaves[:count]), tuple(leaves[count:]), error, features), [*leaves, error, features]
+    return Gradient(tuple(leaves), error, features), [*leaves, error, features]
 
 
 @settings(max_examples=20)

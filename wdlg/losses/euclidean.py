@@ -16,7 +16,7 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
     total = _dot(gap, gap) + rank_one_squared_distance(
         (dummy.error, dummy.features), (shared.error, shared.features)
     )
-    for ours, theirs in zip((*dummy.weights, *dummy.biases), (*shared.weights, *shared.biases), strict=True):
+    for ours, theirs in zip(dummy.hidden, shared.hidden, strict=True):
         total = total + (ours - theirs).square().flatten(1).sum(-1)
     return total
 

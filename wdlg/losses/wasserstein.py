@@ -232,16 +232,12 @@ class _RankOne:
 
 def _parameters(dummy: Gradient, shared: Gradient) -> list[_Rows]:
     """In the order of ``torch.nn.Module.parameters``."""
-    rows: list[_Rows] = []
-    for weight, bias, other_weight, other_bias in zip(
-        dummy.weights, dummy.biases, shared.weights, shared.biases, strict=True
-    ):
-        rows.append(_WrittenOut(weight, other_weight))
-        rows.append(_WrittenOut(bias[:, :, None], other_bias[:, :, None]))
-    rows.append(_RankOne(dummy.error, dummy.features, shared.error, shared.features))
     one = torch.ones_like(dummy.error[:, :1])
-    rows.append(_RankOne(dummy.error, one, shared.error, one))
-    return rows
+    return [
+        *map(_WrittenOut, dummy.hidden, shared.hidden),
+        _RankOne(dummy.error, dummy.features, shared.error, shared.features),
+        _RankOne(dummy.error, one, shared.error, one),
+    ]
 
 
 def _without_matrix(dummy: Gradient, shared: Gradient) -> RankOneRows:

@@ -135,13 +135,11 @@ def draw(sample: Sample, design: Design) -> Cases:
     labels = torch.from_numpy(sample.labels)[image_index]
     height, width, channels = sample.images.shape[1:]
     network = LeNet((channels, height, width), classes, design.activation)
-    drawn = [
-        network.initial_parameters(generator=generator(design.seed, "network", number))
-        for number in range(design.networks)
-    ]
-    parameters = Parameters(
-        tuple(torch.cat(layer) for layer in zip(*(one.weights for one in drawn), strict=True)),
-        tuple(torch.cat(layer) for layer in zip(*(one.biases for one in drawn), strict=True)),
+    parameters = Parameters.join(
+        [
+            network.initial_parameters(generator=generator(design.seed, "network", number))
+            for number in range(design.networks)
+        ]
     )
     dummy_images, dummy_labels = [], []
     for number in range(total):

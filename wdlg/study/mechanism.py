@@ -72,7 +72,7 @@ def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tens
     observation = cases.observation()
     target = F.one_hot(cases.labels, cases.network.classes).to(images.dtype)
     dummy = observation.network.gradient(observation.parameters, images, target)
-    layers = [f"conv{number + 1}" for number in range(len(dummy.weights))] + ["linear"]
+    layers = [f"conv{number + 1}" for number in range(len(dummy.hidden) // 2)] + ["linear"]
     names = [f"{layer} {kind}" for layer in layers for kind in ("weight", "bias")]
     found = settings.plans(row_costs(dummy, observation.gradient))
     return dict(zip(names, found, strict=True))
