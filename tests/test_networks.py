@@ -5,31 +5,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from wdlg.errors import InputError
 from wdlg.gradients import Gradient, from_tensors
 from wdlg.networks import ACTIVATIONS, LeNet, Parameters
-
-MODULES = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
-
-
-def reference_module(network: LeNet, parameters: Parameters, index: int) -> nn.Module:
-    """The same network written with torch.nn layers, as DLG and iDLG print it."""
-    channels = network.image_shape[0]
-    act = MODULES[network.activation]
-    module = nn.Sequential(
-        nn.Conv2d(channels, 12, 5, padding=2, stride=2), act(),
-        nn.Conv2d(12, 12, 5, padding=2, stride=2), act(),
-        nn.Conv2d(12, 12, 5, padding=2, stride=1), act(),
-        nn.Flatten(),
-        nn.Linear(network.features, network.classes),
-    ).to(parameters.biases[0].dtype)  # fmt: skip
-    ours = [tensor for pair in zip(parameters.weights, parameters.biases, strict=True) for tensor in pair]
-    with torch.no_grad():
-        for theirs, tensor in zip(module.parameters(), ours, strict=True):
-            theirs.copy_(tensor[index].view_as(theirs))
-    return module
 
 
 def problem(
@@ -51,7 +30,7 @@ def test_gradient_equals_autograd_of_the_torch_module(activation, image_shape, s
     gradient = network.gradient(parameters, images, target)
     logits = network.logits(parameters, images)
     for index in range(3):
-        module = reference_module(network, parameters, 0 if shared else index)
+        module = network.as_module(parameters, 0 if shared else index)
         scores = module(images[index : index + 1])
         torch.testing.assert_close(logits[index], scores[0])
         loss = F.cross_entropy(scores, target[index : index + 1])
@@ -67,7 +46,7 @@ def test_gradient_of_the_matching_loss_equals_double_backward(activation):
     parameters, images, target = problem(network, attacks=1, networks=1)
     images.requires_grad_()
     ours = sum(tensor.square().sum() for tensor in network.gradient(parameters, images, target).tensors())
-    module = reference_module(network, parameters, 0)
+    module = network.as_module(parameters)
     first = torch.autograd.grad(
         F.cross_entropy(module(images), target), list(module.parameters()), create_graph=True
     )

@@ -15,7 +15,7 @@ from wdlg import labels
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
 from wdlg.losses import Loss, SquaredEuclidean, Wasserstein
-from wdlg.networks import LeNet, Parameters
+from wdlg.networks import Network, Parameters
 from wdlg.optimizers import LBFGS, Optimizer
 from wdlg.rows import Rows
 
@@ -98,7 +98,7 @@ class Observation:
         InputError: the gradient has a NaN or infinite entry, or shapes do not fit.
     """
 
-    network: LeNet
+    network: Network
     parameters: Parameters
     gradient: Gradient
 

@@ -22,7 +22,7 @@ from wdlg import labels
 from wdlg.attack import DIVERGENCE, Attack, Observation, Reconstruction, Status
 from wdlg.errors import InputError, require_count
 from wdlg.gradients import Gradient
-from wdlg.networks import LeNet, Parameters
+from wdlg.networks import Network, Parameters
 from wdlg.optimizers import State
 from wdlg.rows import Rows
 
@@ -177,7 +177,7 @@ class _Queue:
         self.observers = observers
         self.batch_size = batch_size
         self.joint = attack.label_rule == "joint"
-        self.network: LeNet
+        self.network: Network
         self.waiting = iter(starts)
         self.in_hand: tuple[Tensor, Start] | None = None
         self.drawn = 0

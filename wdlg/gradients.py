@@ -23,7 +23,7 @@ class Gradient(Rows):
 
     Attributes:
         hidden: gradients of the hidden layers' parameters, in the order of ``torch.nn.Module.parameters``,
-            each (B, units, entries). A row holds all weights that lead into one output unit (for a convolution:
+            each (B, units, entries). A row holds all weights that lead to one output unit (for a convolution
             channels x height x width of its kernel); a bias has rows of length one.
         error: gradient of the output layer's bias, (B, K), which is softmax(logits) - target.
         features: input of the output layer, (B, M). The output layer's weight gradient is

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wdlg.convolution import KERNEL, Convolution, patch_order, torch_order
+from wdlg.convolution import KERNEL, PADDING, Convolution, patch_order, torch_order
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
 from wdlg.rows import Rows
@@ -55,6 +55,25 @@ class Parameters(Rows):
     def in_patch_order(self) -> tuple[Tensor, ...]:
         """The convolutions' weights with their columns in the order of the patches."""
         return tuple(patch_order(weight) for weight in self.weights[:-1])
+
+
+class Network(Protocol):
+    """An architecture that can be attacked; its weights are held apart, in :class:`Parameters`."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+
+    @property
+    def features(self) -> int:
+        """Width M of the last hidden layer."""
+
+    def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
+        """Gradient of the cross-entropy, image by image, differentiable in ``images`` and ``target``."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ class LeNet:
         Raises:
             InputError: the shapes do not fit together.
         """
-        self._require_shapes(parameters, images, target)
+        require_fitting(self.image_shape, self.classes, parameters, images, target)
         *hidden, error, features = _GradientPass.apply(images, target, self, parameters)
         return Gradient(tuple(hidden), error, features)
 
@@ -182,22 +201,46 @@ class LeNet:
             return 1 - 2 * activated
         return 0.0 if self.activation == "relu" else -2 * activated
 
-    def _require_shapes(self, parameters: Parameters, images: Tensor, target: Tensor) -> None:
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise InputError(
-                f"images has shape {tuple(images.shape)}, but must be (B, channels, height, width) with "
-                f"(channels, height, width) = {self.image_shape}."
-            )
-        if target.shape != (len(images), self.classes):
-            raise InputError(
-                f"target has shape {tuple(target.shape)}, but must be {(len(images), self.classes)}: "
-                "one row of label probabilities for each image."
-            )
-        if len(parameters) not in (1, len(images)):
-            raise InputError(
-                f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the "
-                f"{len(images)} images."
-            )
+    def as_module(self, parameters: Parameters, number: int = 0) -> nn.Sequential:
+        """One of the networks as a torch module, layer by layer as DLG and iDLG print it.
+
+        Args:
+            parameters: N networks.
+            number: which of them.
+        """
+        layers: list[nn.Module] = []
+        for (channels, _, _), stride in zip(self.layer_inputs[:-1], STRIDES, strict=True):
+            layers += [nn.Conv2d(channels, CHANNELS, KERNEL, padding=PADDING, stride=stride), self._module()]
+        module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(self.features, self.classes))
+        with torch.no_grad():
+            module.to(parameters.tensors[0])
+            for theirs, ours in zip(module.parameters(), parameters.tensors, strict=True):
+                theirs.copy_(ours[number].view_as(theirs))
+        return module
+
+    def _module(self) -> nn.Module:
+        return {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}[self.activation]()
+
+
+def require_fitting(
+    image_shape: tuple[int, int, int], classes: int, parameters: Parameters, images: Tensor, target: Tensor
+) -> None:
+    """Raise :class:`InputError` unless networks, images and label probabilities go together."""
+    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:
+        raise InputError(
+            f"images has shape {tuple(images.shape)}, but must be (B, channels, height, width) with "
+            f"(channels, height, width) = {image_shape}."
+        )
+    if target.shape != (len(images), classes):
+        raise InputError(
+            f"target has shape {tuple(target.shape)}, but must be {(len(images), classes)}: "
+            "one row of label probabilities for each image."
+        )
+    if len(parameters) not in (1, len(images)):
+        raise InputError(
+            f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the "
+            f"{len(images)} images."
+        )
 
 
 class _GradientPass(torch.autograd.Function):

@@ -62,7 +62,7 @@ def test_the_limit_of_small_eps_is_the_exact_distance(seed):
     cost = squared_distances(x, y)
     exact = ot.emd2(uniform(7), uniform(7), cost.numpy())
     plan = sinkhorn_plan(cost[None], **NEARLY_EXACT)[0]
-    # The entropic cost exceeds the exact one by at most eps log n; mass that misses its marginal may save cost.
+    # Entropy costs at most eps log n more; mass that misses its marginal may save some.
     slack = missing(plan) * cost.max()
     assert exact - slack - 1e-12 <= (plan * cost).sum() <= exact + 2e-3 * math.log(7) + slack
 
