@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -48,6 +49,19 @@ def test_a_large_output_layer_is_shared_with_the_same_results(digits, monkeypatc
     np.testing.assert_allclose(shared.loss["iDLG"][:, :5], copied.loss["iDLG"][:, :5], rtol=1e-4)
     assert shared.records["image"].tolist() == copied.records["image"].tolist()
     assert shared.snapshots["iDLG"].shape == copied.snapshots["iDLG"].shape
+
+
+def test_several_processes_bring_what_one_does(digits):
+    cases = draw(digits, Design(networks=4, images=2))
+    attacks = [replace(method, evaluations=10) for method in (DLG, WDLG)]
+    alone, together = (
+        run_paired(cases, attacks, snapshot_iterations=(1,), processes=number) for number in (1, 2)
+    )
+    columns = [name for name in alone.records if name != "seconds"]
+    pd.testing.assert_frame_equal(alone.records[columns], together.records[columns], rtol=1e-3)
+    for method in ("DLG", "WDLG"):
+        np.testing.assert_allclose(alone.mse[method], together.mse[method], rtol=1e-3)
+        np.testing.assert_allclose(alone.snapshots[method], together.snapshots[method], rtol=1e-3, atol=1e-3)
 
 
 def test_ctrl_c_is_passed_on_so_that_no_partial_result_looks_whole(digits, monkeypatch):

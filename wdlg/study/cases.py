@@ -91,24 +91,19 @@ class Cases:
         gradient = self.network.gradient(parameters, self.truth, target).detach()
         return Observation(self.network, parameters, gradient)
 
-    def of_network(self, number: int) -> Cases:
-        """The cases of one network, which they then share."""
-        index = (self.network_index == number).nonzero()[:, 0]
+    def select(self, index: Tensor) -> Cases:
+        """The cases at ``index``, with their networks only."""
+        networks, network_index = self.network_index[index].unique(return_inverse=True)
         return Cases(
             self.dataset,
             self.network,
-            self.parameters.select(torch.tensor([number])),
-            torch.zeros_like(index),
-            *(
-                field[index]
-                for field in (
-                    self.image_index,
-                    self.truth,
-                    self.labels,
-                    self.dummy_images,
-                    self.dummy_labels,
-                )
-            ),
+            self.parameters.select(networks),
+            network_index,
+            self.image_index[index],
+            self.truth[index],
+            self.labels[index],
+            self.dummy_images[index],
+            self.dummy_labels[index],
         )
 
 

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from torch import Tensor
+from tqdm import tqdm
 
 from wdlg.attack import Attack
 from wdlg.engine import BATCH_SIZE, reconstruct
+from wdlg.errors import require_count
 from wdlg.evaluation import MSETrace, Snapshots, evaluate
 from wdlg.study.cases import Cases
 
@@ -69,6 +74,7 @@ def run_paired(
     *,
     snapshot_iterations: Sequence[int] = (),
     batch_size: int = BATCH_SIZE,
+    processes: int = 1,
     progress: bool = False,
 ) -> Outcome:
     """Run every attack on every case.
@@ -77,18 +83,26 @@ def run_paired(
         cases: from :func:`~wdlg.study.cases.draw`.
         attacks: with names that differ.
         snapshot_iterations: iterations whose images are kept.
-        batch_size: attacks computed together.
+        batch_size: attacks computed together in a process.
+        processes: run in as many processes with one thread each, which is the fastest use of the cores; 1
+            runs here, with torch's threads.
         progress: show bars.
 
     Raises:
         KeyboardInterrupt: the user stopped the run.
     """
-    shared = cases.network.classes > SHARE_ABOVE_CLASSES
-    groups = [cases.of_network(number) for number in range(len(cases.parameters))] if shared else [cases]
-    parts = [
-        [_run(group, attack, snapshot_iterations, batch_size, progress) for group in groups]
+    require_count("processes", processes)
+    groups = [cases.select(index) for index in _groups(cases, batch_size, processes)]
+    runs = [
+        delayed(_run)(group, attack, snapshot_iterations, batch_size, progress and processes == 1)
         for attack in attacks
+        for group in groups
     ]
+    with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
+        done = Parallel(return_as="generator")(runs)
+        hidden = not progress or processes == 1
+        flat = list(tqdm(done, desc=cases.dataset, total=len(runs), unit="group", disable=hidden))
+    parts = [flat[place : place + len(groups)] for place in range(0, len(flat), len(groups))]
     records, traces = [], {}
     for attack, group_parts in zip(attacks, parts, strict=True):
         table = pd.concat([part[0] for part in group_parts], ignore_index=True)
@@ -116,6 +130,20 @@ def run_paired(
         snapshots=snapshots,
         snapshot_iterations=tuple(snapshot_iterations),
         truth=cases.truth.numpy(),
+    )
+
+
+def _groups(cases: Cases, batch_size: int, processes: int) -> list[Tensor]:
+    """Positions of the cases that run together."""
+    if cases.network.classes > SHARE_ABOVE_CLASSES:
+        networks = range(len(cases.parameters))
+        return [(cases.network_index == number).nonzero()[:, 0] for number in networks]
+    everything = torch.arange(len(cases))
+    # Enough groups for every process to have work until near the end, none larger than a batch.
+    return (
+        list(everything.split(min(batch_size, -(-len(cases) // processes))))
+        if processes > 1
+        else [everything]
     )
 
 
