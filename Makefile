@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed-from-lock
 
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book test lint lock clean
+.PHONY: help book test lint bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -16,6 +16,9 @@ book: $(READY) ## Execute the notebooks and build the pages (quick profile, no d
 
 test: lint ## Check style, types and notebooks, then run the tests
 	@$(BIN)/python -m pytest
+
+bench: $(READY) ## Measure the engine side by side with the plain way (about 10 minutes, on an idle machine)
+	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks
 
 lint: $(READY) ## Check style, types, and that notebooks carry no outputs
 	$(BIN)/ruff check .

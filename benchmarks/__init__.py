@@ -1,0 +1,1 @@
+"""Side-by-side measurements of the engine; ``make bench`` runs them all."""

@@ -1,0 +1,67 @@
+"""``python -m benchmarks [NAME ...]``: measure, print each ratio with its spread, and keep the results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks import scaling
+from benchmarks.goals import GOALS
+
+FOLDER = Path(__file__).parent
+LATEST, SCALING = FOLDER / "latest.json", FOLDER / "scaling.json"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "scaling"]))
+def main(names: tuple[str, ...]) -> None:
+    """Measure the engine side by side with the plain way, and keep the results in benchmarks/.
+
+    NAMES are the measurements to make; all of them without any.
+    """
+    kept = {entry["command"]: entry for entry in json.loads(LATEST.read_text())} if LATEST.exists() else {}
+    for key, goal in GOALS.items():
+        if names and key not in names:
+            continue
+        click.echo(f"{goal.name} ...", nl=False)
+        spread, words = goal.measure()
+        reached = spread.median <= goal.at_least if goal.smaller_is_better else spread.median >= goal.at_least
+        click.echo(
+            f" {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}); at least {goal.at_least:g}, "
+            f"aim {goal.aim:g}: {'reached' if reached else 'NOT reached'} [{words}]"
+        )
+        kept[f"python -m benchmarks {key}"] = {
+            "name": goal.name,
+            "ratio": round(spread.median, 3),
+            "low": round(spread.low, 3),
+            "high": round(spread.high, 3),
+            "at_least": goal.at_least,
+            "aim": goal.aim,
+            "smaller_is_better": goal.smaller_is_better,
+            "measured": words,
+            "command": f"python -m benchmarks {key}",
+        }
+        order = [f"python -m benchmarks {key}" for key in GOALS]
+        LATEST.write_text(
+            json.dumps([kept[command] for command in order if command in kept], indent=1) + "\n"
+        )
+    if not names or "scaling" in names:
+        result = {
+            "machine": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": torch.multiprocessing.cpu_count(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            **scaling.measure(click.echo),
+        }
+        SCALING.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
