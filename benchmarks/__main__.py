@@ -10,15 +10,16 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import scaling
+from benchmarks import scaling, timing
 from benchmarks.goals import GOALS
+from benchmarks.ideas import ideas
 
 FOLDER = Path(__file__).parent
-LATEST, SCALING = FOLDER / "latest.json", FOLDER / "scaling.json"
+LATEST, IDEAS, SCALING = (FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling"))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "scaling"]))
+@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "scaling"]))
 def main(names: tuple[str, ...]) -> None:
     """Measure the engine side by side with the plain way, and keep the results in benchmarks/.
 
@@ -50,6 +51,11 @@ def main(names: tuple[str, ...]) -> None:
         LATEST.write_text(
             json.dumps([kept[command] for command in order if command in kept], indent=1) + "\n"
         )
+    if not names or "ideas" in names:
+        found = [timing.one_thread(idea.measure) for idea in ideas()]
+        for entry in found:
+            click.echo("{name}: {ratio} times as fast ({low} to {high})".format(**entry))
+        _write(IDEAS, found)
     if not names or "scaling" in names:
         result = {
             "machine": {
@@ -60,7 +66,14 @@ def main(names: tuple[str, ...]) -> None:
             },
             **scaling.measure(click.echo),
         }
-        SCALING.write_text(json.dumps(result, indent=1) + "\n")
+        _write(SCALING, result)
+
+
+def _write(path: Path, content: object) -> None:
+    """Replace a file in one step, so that an interrupted run leaves the old one whole."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1) + "\n")
+    new.replace(path)
 
 
 if __name__ == "__main__":

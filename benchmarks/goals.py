@@ -13,7 +13,7 @@ from benchmarks.problems import Problem
 from wdlg.attack import IDLG, WDLG, Attack
 from wdlg.engine import Start, reconstruct_each
 
-BATCH = 32
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Goal:
 
 def engine_against_loop() -> tuple[timing.Spread, str]:
     """iDLG, 32x32x3, 100 classes: two processes against one image at a time with torch's own threads."""
-    problems = [Problem(BATCH, seed=seed) for seed in range(4)]
+    problems = [Problem(BATCH, seed=seed) for seed in range(2)]
     return _against_loop(problems, few=2, evaluations=300, rounds=5)
 
 
@@ -88,7 +88,7 @@ def wdlg_against_idlg() -> tuple[timing.Spread, str]:
 
 def two_processes_against_one() -> tuple[timing.Spread, str]:
     """The same study in two processes and in one, iDLG."""
-    problems = [Problem(BATCH, seed=seed) for seed in range(4)]
+    problems = [Problem(BATCH, seed=seed) for seed in range(2)]
     method = lasting(IDLG, 300)
     spread, ours, theirs = timing.ratio(
         *(

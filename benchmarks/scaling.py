@@ -14,7 +14,7 @@ from benchmarks.problems import Problem
 from wdlg.attack import IDLG, WDLG
 from wdlg.networks import CHANNELS, KERNEL, LeNet
 
-EVALUATIONS = 200
+EVALUATIONS = 150
 """More than the 100 pairs that L-BFGS remembers, so that its full cost is in the measurement."""
 
 
@@ -34,7 +34,7 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
     sweep("batch, iDLG", idlg, {size: (Problem(size), size) for size in batches})
     sweep("batch, WDLG", wdlg, {size: (Problem(size), size) for size in batches[:-2]})
     classes = (10, 100, 1000, 5749)
-    for name, method in (("iDLG", idlg), ("WDLG", wdlg)):
+    for name, method in (("iDLG", idlg), ("WDLG", lasting(WDLG, 20))):
         sweep(
             f"classes, {name}",
             method,

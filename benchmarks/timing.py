@@ -80,7 +80,7 @@ def _ready() -> None:
     time.sleep(0.5)
 
 
-def one_thread(measurement: Callable[[], float]) -> float:
+def one_thread(measurement: Callable[[], Any]) -> Any:
     """A measurement with torch on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

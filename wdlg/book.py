@@ -170,6 +170,9 @@ def _stage(checkout: Checkout) -> None:
     (checkout.executed / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(checkout.root / name, checkout.executed)
+    for results in checkout.root.glob("benchmarks/*.json"):
+        (checkout.executed / "benchmarks").mkdir(exist_ok=True)
+        shutil.copy(results, checkout.executed / "benchmarks")
     shutil.copytree(
         checkout.root / "book",
         checkout.executed / "book",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,6 +60,20 @@ def recall(name: str, results_dir: str) -> pd.DataFrame:
             f"results_dir is {results_dir!r}, but must hold {path.name}: run the earlier notebooks first."
         )
     return pd.read_parquet(path)
+
+
+def measurements(name: str, benchmarks_dir: str) -> Any:
+    """What ``make bench`` left in a file.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = Path(benchmarks_dir) / name
+    if not path.exists():
+        raise InputError(
+            f"benchmarks_dir is {benchmarks_dir!r}, but must hold {name}: run `make bench` in the repository."
+        )
+    return json.loads(path.read_text())
 
 
 def say(**numbers: object) -> None:

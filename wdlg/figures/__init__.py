@@ -9,6 +9,7 @@ from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
+from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
 from wdlg.figures.transport import lines, loss_lines, plan_maps, point_plans
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
     "save",
     "show_image",
     "single_attack",
+    "speed_goals",
+    "speed_limits",
+    "speed_scaling",
     "success_curves",
     "unfolding",
 ]

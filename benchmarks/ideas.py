@@ -1,0 +1,147 @@
+"""What single ideas of the engine bring: each against what it replaced, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from ot.batch import bregman_log_projection_batch
+from torch import Tensor
+
+from benchmarks import timing
+from benchmarks.problems import Problem
+from benchmarks.wasserstein import EPS, ITERATIONS, gradients
+from wdlg.convolution import KERNEL, PADDING, Convolution
+from wdlg.losses import SquaredEuclidean
+from wdlg.losses.sinkhorn import sinkhorn_plan
+from wdlg.losses.wasserstein import row_costs
+from wdlg.modules import ModuleNetwork
+from wdlg.networks import HAS_ONEDNN
+from wdlg.optimizers import LBFGS
+
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Idea:
+    """Two ways to the same result; calling one does the work once."""
+
+    name: str
+    ours: Callable[[], object]
+    theirs: Callable[[], object]
+
+    def measure(self) -> dict[str, object]:
+        """How many times as fast ours is: median, least and greatest of the rounds."""
+        spread, _, _ = timing.ratio(*(_speed(way) for way in (self.ours, self.theirs)), ROUNDS)
+        return {
+            "name": self.name,
+            "ratio": round(spread.median, 2),
+            "low": round(spread.low, 2),
+            "high": round(spread.high, 2),
+        }
+
+
+def _speed(way: Callable[[], object]) -> Callable[[], float]:
+    def once() -> int:
+        way()
+        return 1
+
+    return lambda: timing.rate(once)
+
+
+def ideas() -> list[Idea]:
+    """All of them, with what they work on made ready."""
+    stream = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=stream)
+
+    layer = Convolution(12, 16, 16, 2)
+    activations = normal(32, 12, 256)
+    memory, row = normal(32, 100, 3072), normal(32, 1, 3072)
+    column = row.transpose(1, 2).contiguous()
+    costs = row_costs(*gradients(32))[-2]
+    found = [
+        Idea(
+            "both passes by hand, against torch.func and autograd (one network, 32 images)", *_both_passes()
+        ),
+        Idea(
+            "patches by copied windows, against unfold",
+            lambda: layer.patches(activations),
+            lambda: F.unfold(activations.unflatten(2, (16, 16)), KERNEL, padding=PADDING, stride=2),
+        ),
+        Idea(
+            "batched row times matrix, against matrix times column",
+            lambda: row @ memory.transpose(1, 2),
+            lambda: memory @ column,
+        ),
+        Idea("L-BFGS direction in compact form, against the two-loop recursion", *_directions(memory)),
+        Idea(
+            "Sinkhorn by products with the scaled plan, against POT's batched log domain (100 rows)",
+            lambda: sinkhorn_plan(costs, eps=EPS, max_iterations=ITERATIONS, threshold=1e-300),
+            lambda: bregman_log_projection_batch(-costs / EPS, max_iter=ITERATIONS, tol=0.0),
+        ),
+    ]
+    if HAS_ONEDNN:
+        few, many = normal(10, 5749), normal(5749, 768)
+        product = torch.ops.mkldnn._linear_pointwise
+        found.append(
+            Idea(
+                "10 rows times a 5749 x 768 matrix by oneDNN, against @",
+                lambda: product(few, many.T, None, "none", [], ""),
+                lambda: few @ many,
+            )
+        )
+    return found
+
+
+def _both_passes() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Matching loss and its derivative by the images, by hand and by torch."""
+    start = Problem(32, shared=True).start()
+    lenet, parameters = start.observation.network, start.observation.parameters
+    general = ModuleNetwork(lenet.as_module(parameters), lenet.image_shape)
+    target = F.one_hot(torch.arange(32), lenet.classes).float()
+
+    def derivative(network: object, weights: object) -> Callable[[], object]:
+        def once() -> Tensor:
+            images = start.dummy_images.clone().requires_grad_()
+            dummy = network.gradient(weights, images, target)
+            return torch.autograd.grad(SquaredEuclidean()(dummy, start.observation.gradient).sum(), images)[0]
+
+        return once
+
+    return derivative(lenet, parameters), derivative(general, general.parameters())
+
+
+def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The direction from 100 remembered pairs of 32 attacks; a quadratic function, so that all are kept."""
+    optimizer = LBFGS()
+    state = optimizer.init(gradients_seen[:, 0].clone())
+    curvature = torch.linspace(0.5, 2, gradients_seen.shape[2])
+    steps, changes, previous = [], [], None
+    for number in range(100):
+        x, grad = state.x, curvature * state.x + 0.1 * gradients_seen[:, number]
+        if previous is not None:
+            steps.append(x - previous[0])
+            changes.append(grad - previous[1])
+        previous = x, grad
+        state = optimizer.update(state, grad.square().sum(1), grad)
+    x, grad = state.x, curvature * state.x
+
+    def compact() -> object:
+        return optimizer.update(state, grad.square().sum(1), grad)
+
+    def two_loops() -> Tensor:
+        direction, kept = -grad, []
+        inverse = [1 / (s * y).sum(1, keepdim=True) for s, y in zip(steps, changes, strict=True)]
+        for s, y, rho in zip(reversed(steps), reversed(changes), reversed(inverse), strict=True):
+            kept.append(rho * (s * direction).sum(1, keepdim=True))
+            direction = direction - kept[-1] * y
+        direction = direction / (inverse[-1] * (changes[-1] ** 2).sum(1, keepdim=True))
+        for s, y, rho, alpha in zip(steps, changes, inverse, reversed(kept), strict=True):
+            direction = direction + (alpha - rho * (y * direction).sum(1, keepdim=True)) * s
+        return direction
+
+    return compact, two_loops

@@ -1,0 +1,104 @@
+"""How fast the engine is: measured goals, speed against size, and the limits of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from wdlg.figures.look import LOOKS, Picture
+
+NEUTRAL = "#555555"
+
+
+def speed_goals(goals: Sequence[Mapping[str, Any]]) -> Figure:
+    """Measured ratios with their spread over rounds, each relative to its goal.
+
+    Args:
+        goals: entries of ``benchmarks/latest.json``.
+    """
+    figure = Picture(figsize=(7.5, 0.5 * len(goals) + 1.2))
+    axes = figure.subplots()
+    axes.axvline(1, color="black", linewidth=1)
+    for place, goal in enumerate(goals):
+        # Memory should be small: turn it over, so that right is better everywhere.
+        values = [goal[name] / goal["at_least"] for name in ("ratio", "low", "high", "aim")]
+        if goal["smaller_is_better"]:
+            values = [1 / value for value in values]
+        middle, low, high, aim = values
+        look = LOOKS["WDLG"] if middle >= 1 else LOOKS["iDLG"]
+        spread = [[abs(middle - min(low, high))], [abs(max(low, high) - middle)]]
+        axes.errorbar(middle, place, xerr=spread, color=look.color, marker=look.marker, capsize=3)
+        axes.plot(aim, place, marker="|", markersize=14, color=NEUTRAL, linestyle="none")
+    axes.set_yticks(range(len(goals)), [f"{goal['name']}: {goal['ratio']:.3g}" for goal in goals])
+    axes.set(xscale="log", xlabel="measured over goal (right of 1: reached; grey stroke: what was hoped for)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.invert_yaxis()
+    return figure
+
+
+def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Gradient evaluations a second against batch size, classes, image side and processes.
+
+    Args:
+        scaling: ``benchmarks/scaling.json``.
+    """
+    figure = Picture(figsize=(7.5, 5.5))
+    panels = {
+        "batch": "attacks in the batch",
+        "classes": "classes (10 attacks share a network)",
+        "side": "image side in pixels",
+        "processes": "processes of one thread",
+    }
+    for axes, (panel, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for method in ("iDLG", "WDLG"):
+            if f"{panel}, {method}" in scaling:
+                sizes, speeds = zip(*scaling[f"{panel}, {method}"].items(), strict=True)
+                look = LOOKS[method]
+                axes.plot(
+                    [int(size) for size in sizes],
+                    speeds,
+                    color=look.color,
+                    linestyle=look.style,
+                    marker=look.marker,
+                    label=method,
+                )
+        axes.set(xlabel=label, ylabel="gradient evaluations / s")
+        if panel in ("batch", "classes"):
+            axes.set(xscale="log", yscale="log")
+            axes.legend(fontsize="small")
+        else:
+            axes.set_ylim(0)
+            axes.set_xticks([int(size) for size in sizes])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
+    """Where the time of one gradient evaluation goes: what the machine's limits ask for, and the rest.
+
+    Args:
+        limits: of ``benchmarks/scaling.json``.
+        measured: gradient evaluations a second of one attack's share in the best batch.
+    """
+    arithmetic = 1e6 * limits["operations for one evaluation"] / limits["matrix product, operations a second"]
+    memory = 1e6 * limits["bytes of L-BFGS for one evaluation"] / limits["memory, bytes a second"]
+    rest = 1e6 / measured - arithmetic - memory
+    figure = Picture(figsize=(7.5, 1.9))
+    axes = figure.subplots()
+    start = 0.0
+    parts = (
+        ("matrix products at the machine's peak", arithmetic, LOOKS["DLG"].color, ""),
+        ("L-BFGS memory at full bandwidth", memory, LOOKS["iDLG"].color, "//"),
+        ("above these limits", rest, "#BBBBBB", ".."),
+    )
+    for name, width, color, hatch in parts:
+        axes.barh(
+            0, width, left=start, color=color, hatch=hatch, edgecolor="white", label=f"{name}: {width:.0f} µs"
+        )
+        start += width
+    axes.set(xlabel="microseconds for one gradient evaluation of one attack (one core)", yticks=[])
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.5), ncols=3)
+    return figure
