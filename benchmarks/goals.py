@@ -80,7 +80,7 @@ def wdlg_against_idlg() -> tuple[timing.Spread, str]:
     """Gradient evaluations a second of WDLG (rows) and of iDLG in the engine, one thread."""
     problem = Problem(BATCH)
     spread, ours, theirs = timing.ratio(
-        *(partial(timing.one_thread_rate, lasting(method, 300), problem, BATCH) for method in (WDLG, IDLG)),
+        *(partial(timing.one_thread_rate, lasting(method, 150), problem, BATCH) for method in (WDLG, IDLG)),
         5,
     )
     return spread, f"{ours:.0f} against {theirs:.0f} gradient evaluations a second"
@@ -89,7 +89,7 @@ def wdlg_against_idlg() -> tuple[timing.Spread, str]:
 def two_processes_against_one() -> tuple[timing.Spread, str]:
     """The same study in two processes and in one, iDLG."""
     problems = [Problem(BATCH, seed=seed) for seed in range(2)]
-    method = lasting(IDLG, 300)
+    method = lasting(IDLG, 150)
     spread, ours, theirs = timing.ratio(
         *(
             partial(timing.engine_rate, method, problems, batch_size=BATCH, processes=processes)

@@ -18,7 +18,7 @@ from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs
 from wdlg.modules import ModuleNetwork
-from wdlg.networks import HAS_ONEDNN
+from wdlg.networks import HAS_ONEDNN, Network, Parameters
 from wdlg.optimizers import LBFGS
 
 ROUNDS = 15
@@ -61,7 +61,7 @@ def ideas() -> list[Idea]:
     layer = Convolution(12, 16, 16, 2)
     activations = normal(32, 12, 256)
     memory, row = normal(32, 100, 3072), normal(32, 1, 3072)
-    column = row.transpose(1, 2).contiguous()
+    column = row[:, 0, :, None]
     costs = row_costs(*gradients(32))[-2]
     found = [
         Idea(
@@ -73,7 +73,7 @@ def ideas() -> list[Idea]:
             lambda: F.unfold(activations.unflatten(2, (16, 16)), KERNEL, padding=PADDING, stride=2),
         ),
         Idea(
-            "batched row times matrix, against matrix times column",
+            "batched product with a row on the left, against a column v[:, :, None] on the right",
             lambda: row @ memory.transpose(1, 2),
             lambda: memory @ column,
         ),
@@ -99,12 +99,16 @@ def ideas() -> list[Idea]:
 
 def _both_passes() -> tuple[Callable[[], object], Callable[[], object]]:
     """Matching loss and its derivative by the images, by hand and by torch."""
-    start = Problem(32, shared=True).start()
+    start = Problem(32).start()
     lenet, parameters = start.observation.network, start.observation.parameters
     general = ModuleNetwork(lenet.as_module(parameters), lenet.image_shape)
+    shapes = [tensor.shape[1:] for tensor in general.parameters().tensors]
+    same = Parameters(
+        tuple(tensor.reshape(32, *shape) for tensor, shape in zip(parameters.tensors, shapes, strict=True))
+    )
     target = F.one_hot(torch.arange(32), lenet.classes).float()
 
-    def derivative(network: object, weights: object) -> Callable[[], object]:
+    def derivative(network: Network, weights: Parameters) -> Callable[[], object]:
         def once() -> Tensor:
             images = start.dummy_images.clone().requires_grad_()
             dummy = network.gradient(weights, images, target)
@@ -112,7 +116,7 @@ def _both_passes() -> tuple[Callable[[], object], Callable[[], object]]:
 
         return once
 
-    return derivative(lenet, parameters), derivative(general, general.parameters())
+    return derivative(lenet, parameters), derivative(general, same)
 
 
 def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:

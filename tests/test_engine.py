@@ -159,8 +159,9 @@ LOSSES = {
     "Euclidean": Euclidean(),
     "Wasserstein": Wasserstein(eps=0.1, max_iterations=40, threshold=1e-300),
 }
+# At a learning rate of 1, L-BFGS without a line search amplifies rounding (1e-16) to anything in 50 steps.
 OPTIMIZERS = {
-    "LBFGS": (LBFGS(learning_rate=0.5), partial(torch.optim.LBFGS, lr=0.5, history_size=100)),
+    "LBFGS": (LBFGS(learning_rate=0.1), partial(torch.optim.LBFGS, lr=0.1, history_size=100)),
     "GradientDescent": (GradientDescent(learning_rate=0.01), partial(torch.optim.SGD, lr=0.01)),
     "Adam": (Adam(learning_rate=0.05), partial(torch.optim.Adam, lr=0.05)),
 }
@@ -175,8 +176,5 @@ def test_the_engine_takes_the_course_of_the_plain_loop(loss, optimizer):
     result = reconstruct(attack, *vars(whole).values(), batch_size=2)
     for number in range(3):
         image, losses = plain_loop(loss, theirs, whole, number, 50)
-        # L-BFGS without a line search amplifies rounding (1e-16) from step to step; the others do not.
-        tolerance = 1e-3 if optimizer == "LBFGS" else 1e-6
-        torch.testing.assert_close(result.loss_trace[number], losses, rtol=tolerance, atol=1e-10)
-        torch.testing.assert_close(result.images[number], image, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(result.loss_trace[number, :20], losses[:20], rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(result.loss_trace[number], losses, rtol=1e-6, atol=1e-10)
+        torch.testing.assert_close(result.images[number], image, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 KERNEL = 5
@@ -40,15 +39,8 @@ class Convolution:
     def patches(self, images: Tensor) -> Tensor:
         """(B, in, places) to (B, output places, 25 * in), with the channels of a patch last."""
         height, width = self.output_size
-        # A frame of zeros: 2 places before the image, and after it as far as the last window reaches.
-        frame = images.new_zeros(
-            len(images),
-            (height - 1) * self.stride + KERNEL,
-            (width - 1) * self.stride + KERNEL,
-            self.channels,
-        )
-        inside = frame[:, PADDING : PADDING + self.height, PADDING : PADDING + self.width]
-        inside.copy_(images.unflatten(2, (self.height, self.width)).permute(0, 2, 3, 1))
+        frame = self._frame(images)
+        self._inside(frame).copy_(images.unflatten(2, (self.height, self.width)).permute(0, 2, 3, 1))
         image, row, column, channel = frame.stride()
         windows = frame.as_strided(
             (len(images), height, width, KERNEL, KERNEL * self.channels),
@@ -56,16 +48,38 @@ class Convolution:
         )
         return windows.reshape(len(images), height * width, -1)
 
-    def transposed(self, outputs: Tensor, weights: Tensor) -> Tensor:
+    def transposed(self, outputs: Tensor, matrix: Tensor) -> Tensor:
         """Derivative by the input, (B, in, input places).
 
         Args:
             outputs: derivative by the output, (B, out, places).
-            weights: (B, out, in * 25), or (1, out, in * 25) for all.
+            matrix: weights in the order of the patches, (B, out, 25 * in), or (1, out, 25 * in) for all.
         """
-        patches = weights.transpose(1, 2) @ outputs
-        size = (self.height, self.width)
-        return F.fold(patches, size, KERNEL, padding=PADDING, stride=self.stride).flatten(2)
+        height, width = self.output_size
+        patches = (outputs.transpose(1, 2) @ matrix).unflatten(1, (height, width))
+        patches = patches.unflatten(3, (KERNEL, KERNEL * self.channels))
+        frame = self._frame(outputs)
+        image, row, column, channel = frame.stride()
+        # Patches overlap, but in one row of the kernel those this far apart do not: they are added at once.
+        apart = -(-KERNEL // self.stride)
+        for kernel_row in range(KERNEL):
+            for first in range(min(apart, width)):
+                part = patches[:, :, first::apart, kernel_row]
+                frame.as_strided(
+                    part.shape,
+                    (image, row * self.stride, column * self.stride * apart, channel),
+                    kernel_row * row + first * self.stride * column,
+                ).add_(part)
+        return self._inside(frame).permute(0, 3, 1, 2).flatten(2)
+
+    def _frame(self, like: Tensor) -> Tensor:
+        """Zeros, channels last: room for the input, 2 places before it, and as far after as windows reach."""
+        height, width = ((size - 1) * self.stride + KERNEL for size in self.output_size)
+        return like.new_zeros(len(like), height, width, self.channels)
+
+    def _inside(self, frame: Tensor) -> Tensor:
+        """Where the input is in a frame."""
+        return frame[:, PADDING : PADDING + self.height, PADDING : PADDING + self.width]
 
 
 def patch_order(weights: Tensor) -> Tensor:

@@ -319,7 +319,8 @@ class _Queue:
         status[slots.evaluations == self.attack.evaluations] = Status.BUDGET_SPENT
         status[loss > DIVERGENCE * slots.loss_trace[:, 0]] = Status.DIVERGED
         status[loss < self.attack.stop_loss] = Status.CONVERGED
-        status[~(torch.isfinite(loss) & torch.isfinite(grad).all(1))] = Status.NON_FINITE
+        largest = grad.abs().amax(1)  # NaN if any entry is
+        status[~(torch.isfinite(loss) & torch.isfinite(largest))] = Status.NON_FINITE
         return status
 
     def _refill(self, slots: _Slots, ended: Tensor) -> _Slots | None:

@@ -56,6 +56,12 @@ class Parameters(Rows):
         return self.tensors[1::2]
 
     @cached_property
+    def output_transposed(self) -> Tensor:
+        """The output layer's weights (N, M, K), copied in this order where one network serves all attacks."""
+        transposed = self.tensors[-2].transpose(1, 2)
+        return transposed.contiguous() if len(self) == 1 else transposed
+
+    @cached_property
     def in_patch_order(self) -> tuple[Tensor, ...]:
         """The convolutions' weights with their columns in the order of the patches."""
         return tuple(patch_order(weight) for weight in self.weights[:-1])
@@ -282,7 +288,7 @@ class _GradientPass(torch.autograd.Function):
             local.insert(0, upstream * network._slope(hidden[layer + 1]))
             gradients = [torch_order(local[0] @ patches[layer]), local[0].sum(2, keepdim=True), *gradients]
             if layer:
-                upstream = network.convolutions[layer].transposed(local[0], parameters.weights[layer])
+                upstream = network.convolutions[layer].transposed(local[0], parameters.in_patch_order[layer])
         ctx.network, ctx.parameters = network, parameters
         ctx.save_for_backward(probabilities, *patches, *hidden[1:], *local, *saved_upstream)
         return (*gradients, error, features)
@@ -294,7 +300,8 @@ class _GradientPass(torch.autograd.Function):
         layers = len(STRIDES)
         probabilities, *saved = ctx.saved_tensors
         patches, hidden, local, upstream = (saved[i * layers : (i + 1) * layers] for i in range(4))
-        weight_bar, bias_bar = cotangents[: 2 * layers : 2], cotangents[1 : 2 * layers : 2]
+        weight_bar = [patch_order(bar) for bar in cotangents[: 2 * layers : 2]]
+        bias_bar = cotangents[1 : 2 * layers : 2]
         error_bar, features_bar = cotangents[2 * layers :]
         matrices = parameters.in_patch_order
         count = len(probabilities)
@@ -304,14 +311,14 @@ class _GradientPass(torch.autograd.Function):
         upstream_bar = None
         for layer in range(layers):
             seen = patches[layer].transpose(1, 2)
-            local_bar = torch.baddbmm(bias_bar[layer], patch_order(weight_bar[layer]), seen)
+            local_bar = torch.baddbmm(bias_bar[layer], weight_bar[layer], seen)
             if upstream_bar is not None:
                 below = network.convolutions[layer].patches(upstream_bar).transpose(1, 2)
                 local_bar.baddbmm_(matrices[layer].expand(count, -1, -1), below)
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
-        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.weights[-1].transpose(1, 2))
+        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.output_transposed)
 
         # Downwards: through the softmax, the output layer, and every layer's sums to the image.
         logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
@@ -320,7 +327,7 @@ class _GradientPass(torch.autograd.Function):
         for layer in reversed(range(layers)):
             sums_bar = (total + hidden_bar[layer]) * network._slope(hidden[layer])
             # X is in the weight gradient L Xᵀ and in the sums W X: one product for both.
-            both = torch.cat((weight_bar[layer], parameters.weights[layer].expand(count, -1, -1)), dim=1)
+            both = torch.cat((weight_bar[layer], matrices[layer].expand(count, -1, -1)), dim=1)
             total = network.convolutions[layer].transposed(torch.cat((local[layer], sums_bar), dim=1), both)
         images_bar = total.view(count, *network.image_shape)
         return images_bar, -error_bar, None, None
@@ -328,7 +335,7 @@ class _GradientPass(torch.autograd.Function):
 
 def _linear(parameters: Parameters, features: Tensor) -> Tensor:
     """Output layer: features (B, M) to logits (B, K)."""
-    return _rows_times(features, parameters.weights[-1].transpose(1, 2)) + parameters.biases[-1]
+    return _rows_times(features, parameters.output_transposed) + parameters.biases[-1]
 
 
 def _rows_times(rows: Tensor, matrices: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class LBFGS:
             return -grad * scale[:, None], scale
 
         S, Y = state.S[:, :used], state.Y[:, :used]
-        # Rows times a matrix: torch's product of a matrix and a column is four times slower.
+        # The vectors stand as rows on the left: as columns on the right torch is several times slower.
         both = torch.stack((grad, y), dim=1)
         S_grad, S_y = (both @ S.transpose(1, 2)).unbind(1)
         Y_grad, Y_y = (both @ Y.transpose(1, 2)).unbind(1)
@@ -183,8 +183,9 @@ class LBFGS:
             SY = SY.gather(1, order[:, :, None].expand_as(SY)).gather(2, order[:, None, :].expand_as(SY))
             YY = YY.gather(1, order[:, :, None].expand_as(YY)).gather(2, order[:, None, :].expand_as(YY))
         diagonal = SY.diagonal(dim1=1, dim2=2)
+        # What stands below the diagonal is not read. Empty slots have a zero there, which becomes a one.
         empty = torch.arange(used, device=grad.device) >= taken[:, None]
-        R = torch.triu(SY, diagonal=1) + torch.diag_embed(torch.where(empty, 1.0, diagonal))
+        R = SY if wrapped and not empty.any() else SY + torch.diag_embed(empty.to(SY.dtype))
         alpha = torch.linalg.solve_triangular(R, S_grad[:, :, None], upper=True)
         right = diagonal[:, :, None] * alpha - scale[:, None, None] * (Y_grad[:, :, None] - YY @ alpha)
         c = torch.linalg.solve_triangular(R.transpose(1, 2), right, upper=False)
