@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import timing
 from benchmarks.problems import Problem
 from benchmarks.wasserstein import EPS, ITERATIONS, gradients
-from wdlg.convolution import KERNEL, PADDING, Convolution
+from wdlg.convolution import KERNEL, PADDING, Convolution, torch_order
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs
@@ -59,18 +59,24 @@ def ideas() -> list[Idea]:
         return torch.randn(*shape, generator=stream)
 
     layer = Convolution(12, 16, 16, 2)
-    activations = normal(32, 12, 256)
+    activations, outputs, matrix = normal(32, 12, 256), normal(32, 24, 64), normal(32, 24, 300)
+    torch_matrix = torch_order(matrix)
     memory, row = normal(32, 100, 3072), normal(32, 1, 3072)
     column = row[:, 0, :, None]
     costs = row_costs(*gradients(32))[-2]
     found = [
-        Idea(
-            "both passes by hand, against torch.func and autograd (one network, 32 images)", *_both_passes()
-        ),
+        Idea("both passes by hand, against torch.func and autograd", *_both_passes()),
         Idea(
             "patches by copied windows, against unfold",
             lambda: layer.patches(activations),
             lambda: F.unfold(activations.unflatten(2, (16, 16)), KERNEL, padding=PADDING, stride=2),
+        ),
+        Idea(
+            "derivative by the input by added windows, against fold",
+            lambda: layer.transposed(outputs, matrix),
+            lambda: F.fold(
+                torch_matrix.transpose(1, 2) @ outputs, (16, 16), KERNEL, padding=PADDING, stride=2
+            ),
         ),
         Idea(
             "batched product with a row on the left, against a column v[:, :, None] on the right",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,5 +112,13 @@ def peak_memory(work: Callable[..., Any], *arguments: Any) -> float:
 def _measured(pipe: Any, work: Callable[..., Any], *arguments: Any) -> None:
     torch.set_num_threads(1)
     work(*arguments)
-    unit = 1 if sys.platform == "darwin" else 1024
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30)
+    pipe.send(_peak_bytes() / 2**30)
+
+
+def _peak_bytes() -> float:
+    """Most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # On Linux ru_maxrss would count what the parent process held when it started this one.
+        return 1024 * float(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])  # type: ignore[index]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -178,3 +178,14 @@ def test_the_engine_takes_the_course_of_the_plain_loop(loss, optimizer):
         image, losses = plain_loop(loss, theirs, whole, number, 50)
         torch.testing.assert_close(result.loss_trace[number], losses, rtol=1e-6, atol=1e-10)
         torch.testing.assert_close(result.images[number], image, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_gpu_takes_the_course_of_the_cpu(method):
+    whole = start(5)
+    attack = replace(method, evaluations=10)
+    here = gathered(attack, [whole], 3)
+    there = gathered(attack, [whole.to("cuda")], 3)
+    for number in range(5):
+        assert_same(there[number].to("cpu"), here[number])

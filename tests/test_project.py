@@ -1,5 +1,6 @@
 """The files around the code agree with one another."""
 
+import json
 import re
 import tomllib
 from importlib import metadata
@@ -259,3 +260,17 @@ def test_no_file_names_a_folder_of_the_machine_it_was_written_on():
         if path.is_file() and path.suffix in kinds and not generated & set(path.parents):
             found = machine.search(path.read_text(errors="ignore"))
             assert not found, f"{path.relative_to(ROOT)} names {found.group()}"
+
+
+def test_the_readme_quotes_the_latest_measurements():
+    readme = (ROOT / "README.md").read_text()
+    goals = json.loads((ROOT / "benchmarks" / "latest.json").read_text())
+    rows = [
+        f"| {goal['name']} | {goal['ratio']:.3g} | {bound(goal)} {goal['at_least']:g} | `{goal['command']}` |"
+        for goal in goals
+    ]
+    assert [row for row in rows if row not in readme] == []
+
+
+def bound(goal):
+    return "at most" if goal["smaller_is_better"] else "at least"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
 from wdlg import labels
@@ -124,6 +125,10 @@ class Observation:
         """The observations at ``index``; a shared network stays shared."""
         parameters = self.parameters if self.shares_network else self.parameters.select(index)
         return Observation(self.network, parameters, self.gradient.select(index))
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observations on a device, such as "cuda"."""
+        return Observation(self.network, self.parameters.to(device), self.gradient.to(device))
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class Start:
         logits = None if self.dummy_labels is None else self.dummy_labels[index]
         return Start(self.observation.select(index), self.dummy_images[index], logits)
 
+    def to(self, device: torch.device | str) -> Start:
+        """The same attacks on a device, such as "cuda", where the engine then computes them."""
+        logits = None if self.dummy_labels is None else self.dummy_labels.to(device)
+        return Start(self.observation.to(device), self.dummy_images.to(device), logits)
+
 
 def reconstruct(
     attack: Attack,

@@ -138,7 +138,9 @@ class MSETrace:
         images: Tensor,
         loss: Tensor,  # noqa: ARG002
     ) -> None:
-        self.values[attacks, evaluations] = mse(images, self.truth[attacks]).float()
+        # The engine may work on a GPU; what is watched stays here.
+        attacks = attacks.cpu()
+        self.values[attacks, evaluations.cpu()] = mse(images.cpu(), self.truth[attacks]).float()
 
 
 class Snapshots:
@@ -165,6 +167,7 @@ class Snapshots:
         images: Tensor,
         loss: Tensor,  # noqa: ARG002
     ) -> None:
+        attacks, iterations, images = attacks.cpu(), iterations.cpu(), images.cpu()
         for place, iteration in enumerate(self.iterations):
             # Overwritten until the iteration is reached, so that an early end leaves the last image.
             due = ~self._reached[place, attacks]

@@ -56,12 +56,6 @@ class Parameters(Rows):
         return self.tensors[1::2]
 
     @cached_property
-    def output_transposed(self) -> Tensor:
-        """The output layer's weights (N, M, K), copied in this order where one network serves all attacks."""
-        transposed = self.tensors[-2].transpose(1, 2)
-        return transposed.contiguous() if len(self) == 1 else transposed
-
-    @cached_property
     def in_patch_order(self) -> tuple[Tensor, ...]:
         """The convolutions' weights with their columns in the order of the patches."""
         return tuple(patch_order(weight) for weight in self.weights[:-1])
@@ -318,7 +312,7 @@ class _GradientPass(torch.autograd.Function):
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
-        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.output_transposed)
+        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.weights[-1].transpose(1, 2))
 
         # Downwards: through the softmax, the output layer, and every layer's sums to the image.
         logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
@@ -335,7 +329,7 @@ class _GradientPass(torch.autograd.Function):
 
 def _linear(parameters: Parameters, features: Tensor) -> Tensor:
     """Output layer: features (B, M) to logits (B, K)."""
-    return _rows_times(features, parameters.output_transposed) + parameters.biases[-1]
+    return _rows_times(features, parameters.weights[-1].transpose(1, 2)) + parameters.biases[-1]
 
 
 def _rows_times(rows: Tensor, matrices: Tensor) -> Tensor:

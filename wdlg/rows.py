@@ -25,6 +25,10 @@ class Rows:
         """The first rows, not copied."""
         return self._each(lambda tensor: tensor[:count])
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows on a device, such as "cuda"."""
+        return self._each(lambda tensor: tensor.to(device))
+
     def put(self, places: Tensor, rows: Self) -> Self:
         """Overwrite the rows at ``places`` in place. Go on with what comes back: it has no stale caches."""
 
