@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wdlg.figures.look import LOOKS, Picture
 
@@ -33,8 +34,8 @@ def speed_goals(goals: Sequence[Mapping[str, Any]]) -> Figure:
         axes.errorbar(middle, place, xerr=spread, color=look.color, marker=look.marker, capsize=3)
         axes.plot(aim, place, marker="|", markersize=14, color=NEUTRAL, linestyle="none")
     axes.set_yticks(range(len(goals)), [f"{goal['name']}: {goal['ratio']:.3g}" for goal in goals])
-    axes.set(xscale="log", xlabel="measured over goal (right of 1: reached; grey stroke: what was hoped for)")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set(xscale="log", xlabel="measured / goal")
+    _plain_numbers(axes)
     axes.invert_yaxis()
     return figure
 
@@ -72,7 +73,7 @@ def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Figure:
         else:
             axes.set_ylim(0)
             axes.set_xticks([int(size) for size in sizes])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _plain_numbers(axes)
     return figure
 
 
@@ -86,7 +87,7 @@ def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
     arithmetic = 1e6 * limits["operations for one evaluation"] / limits["matrix product, operations a second"]
     memory = 1e6 * limits["bytes of L-BFGS for one evaluation"] / limits["memory, bytes a second"]
     rest = 1e6 / measured - arithmetic - memory
-    figure = Picture(figsize=(7.5, 1.9))
+    figure = Picture(figsize=(7.5, 2.2))
     axes = figure.subplots()
     start = 0.0
     parts = (
@@ -100,5 +101,15 @@ def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
         )
         start += width
     axes.set(xlabel="microseconds for one gradient evaluation of one attack (one core)", yticks=[])
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.5), ncols=3)
+    figure.legend(fontsize="small", loc="outside upper center")
     return figure
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Ticks as 200 instead of a power of ten, also between the decades."""
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(plain)
+            axis.set_minor_formatter(plain if len(axis.get_majorticklocs()) < 5 else NullFormatter())
+            axis.set_tick_params(which="both", labelsize=8)
