@@ -308,7 +308,7 @@ class _GradientPass(torch.autograd.Function):
             local_bar = torch.baddbmm(bias_bar[layer], weight_bar[layer], seen)
             if upstream_bar is not None:
                 below = network.convolutions[layer].patches(upstream_bar).transpose(1, 2)
-                local_bar.baddbmm_(matrices[layer].expand(count, -1, -1), below)
+                local_bar = torch.baddbmm(local_bar, matrices[layer].expand(count, -1, -1), below)
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
