@@ -184,8 +184,9 @@ class _Queue:
         self.joint = attack.label_rule == "joint"
         self.network: Network
         self.waiting = iter(starts)
-        self.in_hand: tuple[Tensor, Start] | None = None
-        self.drawn = 0
+        self.in_hand: Start | None = None
+        self.taken = 0  # of the start in hand
+        self.begun = 0  # of all starts
         self.ended: list[tuple[Tensor, Reconstruction]] = []
 
     def run(self) -> Iterator[tuple[Tensor, Reconstruction]]:
@@ -198,10 +199,9 @@ class _Queue:
             yield from self._emit()
         except KeyboardInterrupt:
             if slots is not None:
-                self._forget_evaluation_in_hand(slots)
-                self._end(slots, slots.state.x, torch.full_like(slots.number, Status.INTERRUPTED.value))
-            if loaded := self._load():
-                self._end_unbegun(*loaded, Status.INTERRUPTED)
+                self._interrupt(slots)
+            if start := self._load():
+                self._end_unbegun(*self._next(start, len(start)), Status.INTERRUPTED)
             yield from self._emit()
 
     def _emit(self) -> Iterator[tuple[Tensor, Reconstruction]]:
@@ -210,23 +210,28 @@ class _Queue:
 
     # Attacks come in.
 
-    def _load(self) -> tuple[Tensor, Start] | None:
-        """The start in hand with the numbers of its attacks; None if there is no more."""
+    def _load(self) -> Start | None:
+        """The start in hand, with attacks that have not begun; None if there is no more."""
         if self.in_hand is None and (start := next(self.waiting, None)) is not None:
             _require_dummies(self.attack, start)
-            self.in_hand = torch.arange(self.drawn, self.drawn + len(start)), start
-            self.drawn += len(start)
+            self.in_hand, self.taken = start, 0
         return self.in_hand
+
+    def _next(self, start: Start, room: int) -> tuple[Tensor, Start]:
+        """Numbers and copies of up to ``room`` attacks of the start in hand."""
+        index = torch.arange(self.taken, min(self.taken + room, len(start)))
+        number = self.begun + torch.arange(len(index))
+        self.taken += len(index)
+        self.begun += len(index)
+        if self.taken == len(start):
+            self.in_hand = None
+        return number, start.select(index)
 
     def _take(self, room: int) -> _Slots | None:
         """Begin up to ``room`` waiting attacks; None if none can begin."""
         slots = None
-        while room and (loaded := self._load()):
-            number, start = loaded
-            now, later = torch.arange(len(start)).tensor_split([room])
-            self.in_hand = (number[later], start.select(later)) if len(later) else None
-            # A copy: the places of the batch are overwritten.
-            fresh = self._begin(number[now], start.select(now))
+        while room and (start := self._load()):
+            fresh = self._begin(*self._next(start, room))
             if fresh is not None:
                 slots = fresh if slots is None else _Slots.join(_alike(slots, fresh))
                 room -= len(fresh)
@@ -312,11 +317,6 @@ class _Queue:
         for observe in self.observers:
             observe(slots.number, slots.evaluations, slots.state.iterations, images, loss)
 
-    def _forget_evaluation_in_hand(self, slots: _Slots) -> None:
-        row = torch.arange(len(slots), device=slots.number.device)
-        slots.loss_trace[row, slots.evaluations] = torch.nan
-        slots.iteration_trace[row, slots.evaluations] = -1
-
     def _judge(self, slots: _Slots, loss: Tensor, grad: Tensor) -> Tensor:
         """Status code of each attack after an evaluation, -1 for those that go on."""
         status = torch.full_like(slots.labels, -1)
@@ -347,10 +347,17 @@ class _Queue:
 
     # Attacks go out.
 
-    def _end(self, slots: _Slots, x: Tensor, status: Tensor, places: Tensor | None = None) -> None:
-        """Attacks at these places (all if None) end with ``x`` as their last evaluated variables."""
-        if places is None:
-            places = torch.arange(len(slots), device=x.device)
+    def _interrupt(self, slots: _Slots) -> None:
+        """All attacks end where they stand; the evaluation in hand does not count."""
+        row = torch.arange(len(slots), device=slots.number.device)
+        slots.loss_trace[row, slots.evaluations] = torch.nan
+        slots.iteration_trace[row, slots.evaluations] = -1
+        ended = torch.cat([slots.number[:0], *(number for number, _ in self.ended)])
+        left = (~torch.isin(slots.number, ended)).nonzero()[:, 0]
+        self._end(slots, slots.state.x, torch.full_like(slots.number, Status.INTERRUPTED.value), left)
+
+    def _end(self, slots: _Slots, x: Tensor, status: Tensor, places: Tensor) -> None:
+        """Attacks at these places end, ``x`` being their last variables."""
         last, best = x[places], slots.best[places]
         made = slots.evaluations[places]
         trace = slots.loss_trace[places]
