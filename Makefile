@@ -17,7 +17,7 @@ book: $(READY) ## Execute the notebooks and build the pages (quick profile, no d
 test: lint ## Check style, types and notebooks, then run the tests
 	@$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure the engine side by side with the plain way (about 10 minutes, on an idle machine)
+bench: $(READY) ## Measure the engine side by side with the plain way (about a quarter of an hour, on an idle machine)
 	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks
 
 lint: $(READY) ## Check style, types, and that notebooks carry no outputs

@@ -10,6 +10,7 @@ from ot.batch import bregman_log_projection_batch
 
 from wdlg.attack import DLG, IDLG, METHODS, Observation, Status
 from wdlg.engine import Start, reconstruct, reconstruct_each
+from wdlg.errors import InputError
 from wdlg.losses import Euclidean, SquaredEuclidean, Wasserstein
 from wdlg.losses.wasserstein import squared_distances
 from wdlg.networks import LeNet
@@ -178,6 +179,11 @@ def test_the_engine_takes_the_course_of_the_plain_loop(loss, optimizer):
         image, losses = plain_loop(loss, theirs, whole, number, 50)
         torch.testing.assert_close(result.loss_trace[number], losses, rtol=1e-6, atol=1e-10)
         torch.testing.assert_close(result.images[number], image, rtol=1e-5, atol=1e-6)
+
+
+def test_no_attacks_at_all_are_refused_by_name():
+    with pytest.raises(InputError, match="^observation holds 0 attacks"):
+        reconstruct(IDLG, *vars(start(2).select(torch.arange(0))).values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

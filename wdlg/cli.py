@@ -116,8 +116,8 @@ def attack(
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
     if isinstance(chosen.loss, Wasserstein) and cases.network.classes > SLOW_ABOVE_CLASSES:
         click.echo(
-            f"wdlg: note: with {cases.network.classes} classes the Wasserstein loss takes about a second for "
-            "each gradient evaluation.",
+            f"wdlg: note: with {cases.network.classes} classes the Wasserstein loss takes a tenth of a "
+            "second or more for each gradient evaluation.",
             err=True,
         )
     outcome = run_paired(cases, [chosen], progress=sys.stderr.isatty())

@@ -102,6 +102,8 @@ def reconstruct(
             converged += int((part.status == Status.CONVERGED).sum())
             bar.update(len(part))
             bar.set_postfix_str(f"{converged} converged", refresh=False)
+    if sum(map(len, parts)) < len(start):
+        raise KeyboardInterrupt  # it came while attacks were about to begin
     order = torch.cat(numbers).argsort()
     return Reconstruction.join(parts).select(order)
 
@@ -419,6 +421,8 @@ def _alike(*parts: _Slots) -> Sequence[_Slots]:
 
 def _require_dummies(attack: Attack, start: Start) -> None:
     observation, images = start.observation, start.dummy_images
+    if not len(observation):
+        raise InputError("observation holds 0 attacks, but must hold at least 1.")
     expected = (len(observation), *observation.network.image_shape)
     if tuple(images.shape) != expected:
         raise InputError(f"dummy_images has shape {tuple(images.shape)}, but must have shape {expected}.")

@@ -22,12 +22,12 @@ class ModuleNetwork:
     """A classifier given as a ``torch.nn.Module``, to be used wherever a LeNet is.
 
     The module must end in a ``torch.nn.Linear`` with bias that gives the class scores, registered last: the
-    label rules read that layer's gradient. It is used in evaluation mode (no dropout, running means of batch
+    label rules read that layer's gradient. It is put in evaluation mode (no dropout, running means of batch
     normalisation). To attack it with L-BFGS its activations should be smooth, as sigmoid is and ReLU is not.
 
     Args:
-        module: maps images (B, channels, height, width) to class scores (B, K). It is not changed, but must
-            not be changed by others while it is attacked.
+        module: maps images (B, channels, height, width) to class scores (B, K). Its weights are not changed,
+            and must not be changed by others while it is attacked.
         image_shape: (channels, height, width).
 
     Raises:
