@@ -181,6 +181,14 @@ def test_the_engine_takes_the_course_of_the_plain_loop(loss, optimizer):
         torch.testing.assert_close(result.images[number], image, rtol=1e-5, atol=1e-6)
 
 
+def test_an_interruption_while_places_are_handed_on_counts_no_attack_twice():
+    def interrupted():
+        yield start(2)
+        raise KeyboardInterrupt
+
+    assert len(gathered(replace(IDLG, evaluations=3), interrupted(), 2)) == 2
+
+
 def test_no_attacks_at_all_are_refused_by_name():
     with pytest.raises(InputError, match="^observation holds 0 attacks"):
         reconstruct(IDLG, *vars(start(2).select(torch.arange(0))).values())

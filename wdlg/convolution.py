@@ -63,7 +63,7 @@ class Convolution:
         # Patches overlap, but in one row of the kernel those this far apart do not: they are added at once.
         apart = -(-KERNEL // self.stride)
         for kernel_row in range(KERNEL):
-            for first in range(min(apart, width)):
+            for first in range(apart):
                 part = patches[:, :, first::apart, kernel_row]
                 frame.as_strided(
                     part.shape,
