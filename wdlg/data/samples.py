@@ -6,6 +6,7 @@ A file holds `images` (uint8 N,H,W,C), `labels` (int64 N), `class_names`, `num_c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Sample:
         """Images (B, C, H, W) with values in [0, 1]; all of them, or those at ``indices``."""
         chosen = self.images if indices is None else self.images[indices]
         return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(dtype) / 255
+
+    def digest(self) -> str:
+        """SHA-256 of images and labels: equal for samples that give the same attacks."""
+        sha = hashlib.sha256(repr((self.images.shape, self.num_classes)).encode())
+        sha.update(np.ascontiguousarray(self.images).tobytes())
+        sha.update(self.labels.astype("<i8").tobytes())
+        return sha.hexdigest()
 
 
 def data_dir(given: str | Path | None = None) -> Path:

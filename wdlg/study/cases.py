@@ -15,8 +15,14 @@ from torch import Tensor
 
 from wdlg.attack import Observation
 from wdlg.data import Sample
-from wdlg.errors import InputError, require_count
+from wdlg.errors import InputError, require_choice, require_count
 from wdlg.networks import LeNet, Parameters
+
+POOLS = ("all", "development", "final")
+"""Images that a study may use: all, or one of two parts without a common image."""
+
+DEVELOPMENT_EVERY = 5
+"""Every fifth image of a sample is for development, the others are for final comparisons."""
 
 STREAMS = {"network": 0, "image order": 1, "dummy": 2}
 
@@ -40,6 +46,10 @@ class Design:
             with a label below it are used.
         first_image: None draws the order of the images from the seed; a number takes the sample's images
             as they stand, from that position on.
+        first_network: number of the first network; its images and dummies are those that it has in a design
+            that starts from 0.
+        pool: which images may be drawn: "all", "development" (every fifth of the sample), or "final" (the
+            others), so that a loss can be searched for on images that its final comparison does not use.
     """
 
     networks: int = 10
@@ -48,11 +58,15 @@ class Design:
     activation: str = "sigmoid"
     classes: int | None = None
     first_image: int | None = None
+    first_network: int = 0
+    pool: str = "all"
 
     def __post_init__(self) -> None:
         require_count("networks", self.networks)
         require_count("images", self.images)
         require_count("seed", self.seed, at_least=0)
+        require_count("first_network", self.first_network, at_least=0)
+        require_choice("pool", self.pool, POOLS)
 
 
 @dataclass(frozen=True)
@@ -115,10 +129,18 @@ def draw(sample: Sample, design: Design) -> Cases:
     """
     total = design.networks * design.images
     classes = sample.num_classes if design.classes is None else design.classes
-    pool = torch.from_numpy(np.flatnonzero(sample.labels < classes))
+    positions = np.arange(len(sample))
+    in_pool = {
+        "all": positions >= 0,
+        "development": positions % DEVELOPMENT_EVERY == 0,
+        "final": positions % DEVELOPMENT_EVERY != 0,
+    }[design.pool]
+    if not in_pool.any():
+        raise InputError(f"pool is {design.pool!r}, but {sample.name} has only {len(sample)} images.")
+    pool = torch.from_numpy(np.flatnonzero(in_pool & (sample.labels < classes)))
     if not len(pool):
         raise InputError(
-            f"classes is {classes}, but must be above {sample.labels.min()}, the least label of "
+            f"classes is {classes}, but must be above {sample.labels[in_pool].min()}, the least label of "
             f"{sample.name} here."
         )
     if design.first_image is None:
@@ -126,18 +148,19 @@ def draw(sample: Sample, design: Design) -> Cases:
     else:
         require_count("index", design.first_image, at_least=0, below=len(sample))
         order = torch.arange(len(sample)).roll(-design.first_image)
-    image_index = order.repeat(-(-total // len(order)))[:total]
+    first_case = design.first_network * design.images
+    image_index = order[(first_case + torch.arange(total)) % len(order)]
     labels = torch.from_numpy(sample.labels)[image_index]
     height, width, channels = sample.images.shape[1:]
     network = LeNet((channels, height, width), classes, design.activation)
     parameters = Parameters.join(
         [
             network.initial_parameters(generator=generator(design.seed, "network", number))
-            for number in range(design.networks)
+            for number in range(design.first_network, design.first_network + design.networks)
         ]
     )
     dummy_images, dummy_labels = [], []
-    for number in range(total):
+    for number in range(first_case, first_case + total):
         stream = generator(design.seed, "dummy", number)
         dummy_images.append(torch.randn(*network.image_shape, generator=stream))
         dummy_labels.append(torch.randn(classes, generator=stream))

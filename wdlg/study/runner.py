@@ -1,0 +1,285 @@
+"""Compute the cells of a study that a store does not hold yet, by several processes, one thread each.
+
+A cell is always computed in the same way, in one batch and with one thread, so that a run that was killed
+and taken up again leaves the same records as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from torch import Tensor
+from tqdm import tqdm
+
+from wdlg import data
+from wdlg.engine import reconstruct
+from wdlg.errors import InputError, require_count
+from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate
+from wdlg.study.cases import Cases, draw
+from wdlg.study.labels import compare_rules
+from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
+from wdlg.study.store import State, Store
+
+TRACE_POINTS = 80
+"""Points of a stored trace, on a log grid of evaluations."""
+
+PICTURE_ITERATIONS = (5, 20, 60, 300)
+"""Iterations of which images are kept."""
+
+PICTURE_NETWORKS = 4
+"""Images are kept of the first case of each of so many networks, for the figures: records are no image collection."""
+
+SUCCESS = SUCCESS_THRESHOLDS[0]
+
+
+def run(
+    study: Study,
+    store: Store,
+    *,
+    data_dir: str | Path | None = None,
+    parts: Sequence[str] = (),
+    processes: int | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """Compute what is missing. Files that are no good records of the study are set aside first.
+
+    A run may be killed at any moment: the cells in hand are lost, and computed by the next run.
+
+    Args:
+        study: what to compute.
+        store: where records are, and go.
+        data_dir: folder of the sample files.
+        parts: names of the parts to compute; all if empty.
+        processes: side by side; None for one a core.
+        progress: show a bar with the success so far.
+
+    Returns:
+        Sentences: what was set aside and why, and which data sets are missing.
+
+    Raises:
+        InputError: unknown part.
+        KeyboardInterrupt: stopped by the user; all finished cells are stored.
+    """
+    for name in parts:
+        if not study.part(name):
+            known = sorted({cell.part for cell in study.cells})
+            raise InputError(f"--part is {name!r}, but must be one of {', '.join(known)}.")
+    require_count("processes", processes := processes or os.cpu_count() or 1)
+    cells = [cell for cell in study.cells if not parts or cell.part in parts]
+    remarks = _clear(store, study, cells)
+    absent = sorted({cell.dataset for cell in cells if not data.is_present(cell.dataset, data_dir)})
+    remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
+    left = [cell for cell in cells if cell.dataset not in absent and store.state(cell) is State.MISSING]
+    tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    with (
+        parallel_config("loky", n_jobs=processes, inner_max_num_threads=1),
+        tqdm(
+            total=sum(cell.attacks for cell in left), desc=study.name, unit="attack", disable=not progress
+        ) as bar,
+    ):
+        tasks = (delayed(_compute_and_store)(cell, store, data_dir) for cell in left)
+        for cell, good in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
+            sums = tally[cell.columns().get("method", "labels")]
+            sums[0] += good
+            sums[1] += cell.attacks
+            bar.update(cell.attacks)
+            bar.set_postfix_str(", ".join(f"{name} {one}/{all_}" for name, (one, all_) in tally.items()))
+    return remarks
+
+
+def _clear(store: Store, study: Study, cells: Iterable[Cell]) -> list[str]:
+    """Set aside what is in the way, and say so. Parts of files that a killed run left are deleted."""
+    remarks = []
+    for path in store.strangers(study.cells):
+        if path.suffix == ".part" and path.name.startswith("."):
+            (store.folder / path).unlink(missing_ok=True)
+        elif path.suffix == ".parquet":
+            remarks.append(f"{path} is of no cell of this study: set aside as {store.set_aside(path)}.")
+    for cell in cells:
+        state = store.state(cell)
+        if state not in (State.DONE, State.MISSING):
+            remarks.append(f"{cell.path} {state.value}: set aside as {store.set_aside(cell.path)}.")
+    return remarks
+
+
+def _compute_and_store(cell: Cell, store: Store, data_dir: str | Path | None) -> tuple[Cell, int]:
+    """Compute a cell and store it; the cell, and in how many of its attacks the attacker had success."""
+    started = time.perf_counter()
+    sample = _load(cell.dataset, data_dir)
+    records = compute(cell, sample)
+    store.write(cell, records, wall_seconds=time.perf_counter() - started, sample=sample.digest())
+    return cell, _successes(records)
+
+
+def _successes(records: pd.DataFrame) -> int:
+    """Attacks that recovered the image, or gradients of which WDLG's rule read the label."""
+    if "mse" in records:
+        return int((records["mse"] < SUCCESS).sum())
+    return int((records["correct"] & (records["rule"] == "bias_sign")).sum())
+
+
+@lru_cache(maxsize=2)
+def _load(dataset: str, data_dir: str | Path | None) -> data.Sample:
+    return data.load(dataset, data_dir)
+
+
+def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) -> pd.DataFrame:
+    """The records of a cell, one row for each attack.
+
+    For attacks these are the columns of :func:`~wdlg.evaluation.evaluate` and: case and image (its position in
+    the sample); iterations_to_success and evaluations_to_success, when the MSE first was below the loosest
+    threshold (NaN for never); loss_at_truth, the loss that the private image itself would have; the traces
+    trace_evaluation, trace_iteration, trace_loss and trace_mse; and pictures, the images (uint8, C x H x W, clamped
+    to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most cases. For label rules, the columns of
+    :func:`~wdlg.study.labels.compare_rules`.
+
+    Args:
+        cell: what to compute.
+        sample: the images of its data set.
+        only: the numbers of the attacks of the cell that are wanted; None for all.
+    """
+    with _one_thread():
+        if isinstance(cell, LabelCell):
+            return compare_rules(sample, images=cell.gradients, activation=cell.activation, seed=cell.seed)
+        cases = draw(sample, cell.design)
+        numbers = list(range(len(cases))) if only is None else list(only)
+        return _attack(cell, cases.select(torch.tensor(numbers)), numbers)
+
+
+def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
+    budget = cell.attack.evaluations
+    trace = MSETrace(cases.truth, budget)
+    snapshots = Snapshots(PICTURE_ITERATIONS, cases.dummy_images)
+    observation = cases.observation()
+    result = reconstruct(
+        cell.attack,
+        observation,
+        cases.dummy_images,
+        cases.dummy_labels,
+        observers=(trace, snapshots),
+        batch_size=len(cases),
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
+    records.insert(0, "case", numbers)
+    records.insert(1, "image", cases.image_index.numpy())
+    first = [_first_below(values, SUCCESS) for values in trace.values]
+    records["evaluations_to_success"] = [np.nan if place is None else place for place in first]
+    records["iterations_to_success"] = [
+        np.nan if place is None else int(row[place])
+        for place, row in zip(first, result.iteration_trace, strict=True)
+    ]
+    records["loss_at_truth"] = cell.attack.loss(observation.gradient, observation.gradient).numpy()
+    grids = [_grid(int(count)) for count in result.evaluations]
+    records["trace_evaluation"] = [grid.numpy() for grid in grids]
+    for name, values in (
+        ("iteration", result.iteration_trace),
+        ("loss", result.loss_trace),
+        ("mse", trace.values),
+    ):
+        records[f"trace_{name}"] = [row[grid].numpy() for row, grid in zip(values, grids, strict=True)]
+    pictured = cell.design.first_network < PICTURE_NETWORKS
+    records["pictures"] = [
+        _bytes(snapshots.images[:, place]) if pictured and number == 0 else b""
+        for place, number in enumerate(numbers)
+    ]
+    return records
+
+
+def _first_below(values: Tensor, bound: float) -> int | None:
+    below = (values < bound).nonzero()
+    return int(below[0]) if len(below) else None
+
+
+def _grid(evaluations: int) -> Tensor:
+    """Numbers of evaluations on a log grid, from the first, 0, to the last."""
+    if not evaluations:
+        return torch.zeros(0, dtype=torch.int32)
+    points = np.geomspace(1, evaluations, TRACE_POINTS).round().astype(np.int32) - 1
+    return torch.from_numpy(np.unique(points))
+
+
+def _bytes(images: Tensor) -> bytes:
+    return images.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy().tobytes()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: the fastest use of a core, and sums in the same order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a group of cells has come.
+
+    Attributes:
+        group: part, data set and attack.
+        done, cells: finished cells, and all.
+        attacks: in finished cells.
+        successes: attacks with success (labels: right labels).
+        seconds_left: computing time of one process for the rest; None if nothing is known of its speed.
+    """
+
+    group: tuple[str, ...]
+    done: int
+    cells: int
+    attacks: int
+    successes: int
+    seconds_left: float | None
+
+
+def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
+    """How far each group of a study has come, and what in the store is not as it should be."""
+    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in study.cells:
+        groups[cell.group].append(cell)
+    states = {cell.path: store.state(cell) for cell in study.cells}
+    remarks = [
+        f"{cell.path} {states[cell.path].value}."
+        for cell in study.cells
+        if states[cell.path] not in (State.DONE, State.MISSING)
+    ]
+    remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]
+    rows, pace = [], {}
+    for group, cells in groups.items():
+        finished = [cell for cell in cells if states[cell.path] is State.DONE]
+        records = store.read_all(finished)
+        successes = 0
+        if len(records):
+            successes = _successes(records)
+            pace[group] = float(np.mean([store.metadata(cell)["wall_seconds"] for cell in finished]))
+        rows.append((group, cells, finished, successes))
+    table = []
+    for group, cells, finished, successes in rows:
+        left = len(cells) - len(finished)
+        known = (
+            pace.get(group)
+            or _mean([pace[other] for other in pace if other[0] == group[0]])
+            or _mean(list(pace.values()))
+        )
+        seconds = 0.0 if not left else None if known is None else left * known
+        attacks = sum(cell.attacks for cell in finished)
+        table.append(Progress(group, len(finished), len(cells), attacks, successes, seconds))
+    return table, remarks
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
