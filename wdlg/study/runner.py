@@ -38,7 +38,8 @@ PICTURE_ITERATIONS = (5, 20, 60, 300)
 """Iterations of which images are kept."""
 
 PICTURE_NETWORKS = 4
-"""Images are kept of the first case of each of so many networks, for the figures: records are no image collection."""
+"""Images are kept of the first case of each of so many networks, for figures: records are no collection of
+private images."""
 
 SUCCESS = SUCCESS_THRESHOLDS[0]
 
@@ -137,12 +138,17 @@ def _load(dataset: str, data_dir: str | Path | None) -> data.Sample:
 def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) -> pd.DataFrame:
     """The records of a cell, one row for each attack.
 
-    For attacks these are the columns of :func:`~wdlg.evaluation.evaluate` and: case and image (its position in
-    the sample); iterations_to_success and evaluations_to_success, when the MSE first was below the loosest
-    threshold (NaN for never); loss_at_truth, the loss that the private image itself would have; the traces
-    trace_evaluation, trace_iteration, trace_loss and trace_mse; and pictures, the images (uint8, C x H x W, clamped
-    to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most cases. For label rules, the columns of
-    :func:`~wdlg.study.labels.compare_rules`.
+    For attacks these are the columns of :func:`~wdlg.evaluation.evaluate`, and
+
+    - case, and image, its position in the sample;
+    - iterations_to_success and evaluations_to_success: when the MSE first was below the loosest threshold,
+      NaN for never;
+    - loss_at_truth, the loss that the private image itself would have;
+    - the traces trace_evaluation, trace_iteration, trace_loss and trace_mse, on a log grid;
+    - pictures: the images (uint8, C x H x W, clamped to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most
+      cases.
+
+    For label rules they are the columns of :func:`~wdlg.study.labels.compare_rules`.
 
     Args:
         cell: what to compute.
@@ -189,7 +195,9 @@ def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
         ("loss", result.loss_trace),
         ("mse", trace.values),
     ):
-        records[f"trace_{name}"] = [row[grid].numpy() for row, grid in zip(values, grids, strict=True)]
+        records[f"trace_{name}"] = pd.Series(
+            [row[grid].numpy() for row, grid in zip(values, grids, strict=True)], dtype=object
+        )
     pictured = cell.design.first_network < PICTURE_NETWORKS
     records["pictures"] = [
         _bytes(snapshots.images[:, place]) if pictured and number == 0 else b""

@@ -1,8 +1,8 @@
 """A study as a declarative file: which attacks, on which data sets, with how many networks and images.
 
 A study file is YAML: a name, a seed, attacks by name, and parts. A part of attacks is a grid of data sets x
-attacks x learning rates x networks; a part of labels is a grid of data sets x activations. Each point of a grid
-is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
+attacks x learning rates x networks; a part of labels is a grid of data sets x activations. Each point of a
+grid is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIMIZERS = {
     "gradient_descent": optimizers.GradientDescent,
     "adam": optimizers.Adam,
 }
-"""The names that a study file may use for a matching loss and for an optimiser; other keys are their settings."""
+"""Names of matching losses and optimisers in a study file; the keys beside a name are its settings."""
 
 
 @dataclass(frozen=True)

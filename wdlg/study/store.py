@@ -1,8 +1,8 @@
 """The record store of a study: one Parquet file for each cell, complete or not there at all.
 
-A file carries, in its Parquet metadata, the settings that decide its records, where they were computed, and a digest
-of the records. So a file that was cut short, that belongs to other settings, or whose records were changed by
-hand is told from a good one by reading it.
+A file carries, in its Parquet metadata, the settings that decide its records, where they were computed, and
+a digest of the records. So a file that was cut short, that belongs to other settings, or whose records were
+changed by hand is told from a good one by reading it.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def provenance() -> dict[str, str]:
 
 
 def _revision() -> str:
-    """Commit of the checkout that the package is in, with "+changes" if files of the package differ from it."""
+    """Commit of the checkout that the package is in; "+changes" if files of the package differ from it."""
     package = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
