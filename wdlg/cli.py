@@ -127,7 +127,7 @@ def attack(
         "index": None if image else position,
         "method": method,
         **{
-            name: row[name].item() if hasattr(row[name], "item") else row[name]
+            name: row[name]
             for name in (
                 *("label_true", "label_recovered", "status", "iterations", "evaluations", "seconds"),
                 *("loss", "mse", "psnr", "ssim"),
@@ -257,6 +257,149 @@ def data_fetch(names: tuple[str, ...], images: int, seed: int, data_dir: str | N
         click.echo(f"{name}: {path}")
 
 
+@main.group("study")
+def study_group() -> None:
+    """Run a study from its file, see how far it is, check its records, judge the paper's claims."""
+
+
+def _study_options(command: Any) -> Any:
+    """The argument STUDY and the option --store, which all study commands take."""
+    store = _option("--store", metavar="DIR", help="Folder of the records.  [default: results/NAME]")
+    return click.argument("study", metavar="STUDY")(store(command))
+
+
+def _open_study(study: str, store: str | None) -> tuple[Any, Any]:
+    """The study and its store."""
+    from wdlg.study.specification import load
+    from wdlg.study.store import Store
+
+    loaded = load(study)
+    return loaded, Store(Path(store or Path("results", loaded.name)))
+
+
+@study_group.command("run")
+@_study_options
+@_option("--part", "parts", multiple=True, metavar="NAME", help="Only this part; may be given again.")
+@_option("--processes", type=int, metavar="N", help="Cells side by side.  [default: the cores]")
+@data_dir_option
+def study_run(
+    study: str, store: str | None, parts: tuple[str, ...], processes: int | None, data_dir: str | None
+) -> None:
+    """Compute the cells that the store does not hold yet. May be stopped at any time, and run again.
+
+    Example:  wdlg study run studies/paper.yaml --part main
+    """
+    from wdlg.study.runner import run
+
+    loaded, records = _open_study(study, store)
+    remarks = run(
+        loaded, records, data_dir=data_dir, parts=parts, processes=processes, progress=sys.stderr.isatty()
+    )
+    for remark in remarks:
+        click.echo(f"wdlg: {remark}", err=True)
+    click.echo(f"{loaded.name}: everything that can be computed here is in {records.folder}.")
+
+
+@study_group.command("status")
+@_study_options
+@_option("--processes", type=int, metavar="N", help="For the time left.  [default: the cores]")
+@json_option
+def study_status(study: str, store: str | None, processes: int | None, as_json: bool) -> None:
+    """Show what is done, what is left, and the time that it will take."""
+    from wdlg.study.runner import status
+
+    loaded, records = _open_study(study, store)
+    count = require_count("--processes", processes or os.cpu_count() or 1)
+    rows, remarks = status(loaded, records)
+    times = [row.seconds_left for row in rows]
+    known = None if None in times else sum(filter(None, times)) / count
+    if as_json:
+        groups = [
+            {
+                "group": "/".join(row.group),
+                "done": row.done,
+                "cells": row.cells,
+                "attacks": row.attacks,
+                "successes": row.successes,
+                "seconds_left": row.seconds_left,
+            }
+            for row in rows
+        ]
+        click.echo(_json({"study": loaded.name, "groups": groups, "seconds_left": known, "remarks": remarks}))
+        return
+    for row in rows:
+        share = f"{row.successes}/{row.attacks} successes" if row.attacks else ""
+        left = "" if row.done == row.cells else f"  {_duration(row.seconds_left)} of computing left"
+        click.echo(f"{'/'.join(row.group):<44} {row.done:>4}/{row.cells:<4} cells  {share}{left}")
+    for remark in remarks:
+        click.echo(f"wdlg: {remark}", err=True)
+    if any(row.done < row.cells for row in rows):
+        click.echo(f"Left with {count} processes: {_duration(known)}.")
+
+
+@study_group.command("audit")
+@_study_options
+@_option("--attacks", type=int, default=20, metavar="N", help="How many stored attacks are recomputed.")
+@_option("--seed", type=int, metavar="S", help="Decides which.  [default: others every time]")
+@data_dir_option
+@json_option
+def study_audit(
+    study: str, store: str | None, attacks: int, seed: int | None, data_dir: str | None, as_json: bool
+) -> None:
+    """Check the digest of every file, recompute a random few of the attacks, and compare.
+
+    Exit code 1 if the records do not stand.
+    """
+    from dataclasses import asdict
+
+    from wdlg.study.audit import TOLERANCES, audit
+
+    loaded, records = _open_study(study, store)
+    report = audit(
+        loaded, records, attacks=attacks, seed=seed, data_dir=data_dir, progress=sys.stderr.isatty()
+    )
+    if as_json:
+        click.echo(
+            _json(
+                {
+                    "passed": report.passed,
+                    "tolerances": asdict(TOLERANCES),
+                    "bad_files": list(report.bad_files),
+                    "findings": [asdict(finding) for finding in report.findings],
+                }
+            )
+        )
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.verdict:<13} {finding.attack}  {finding.detail}".rstrip())
+        for text in report.bad_files:
+            click.echo(f"bad file      {text}")
+        agreeing = sum(finding.verdict == "agrees" for finding in report.findings)
+        outcome = "the records stand" if report.passed else "the records do not stand"
+        click.echo(f"{agreeing} of {len(report.findings)} attacks agree within the tolerances: {outcome}.")
+    if not report.passed:
+        sys.exit(1)
+
+
+@study_group.command("report")
+@_study_options
+@json_option
+def study_report(study: str, store: str | None, as_json: bool) -> None:
+    """Judge the paper's claims by the records of a study: the claims ledger."""
+    from wdlg.study.ledger import from_store
+
+    loaded, records = _open_study(study, store)
+    entries = from_store(loaded, records, command=f"wdlg study run {study}")
+    if as_json:
+        click.echo(_json([entry.as_json() for entry in entries]))
+        return
+    for entry in entries:
+        condition = f" ({entry.result.condition})" if entry.result.condition else ""
+        click.echo(f"{entry.id}: {entry.claim}")
+        click.echo(f"  {entry.result.verdict}{condition}")
+        click.echo(f"  {entry.result.summary}")
+
+
 @main.command("book")
 @_option(
     "--profile",
@@ -314,6 +457,15 @@ def _class(label: int, names: tuple[str, ...]) -> str:
     return f"{label} ({names[label]})" if label < len(names) and names[label] != str(label) else str(label)
 
 
+def _duration(seconds: float | None) -> str:
+    """A time in words: "unknown", "40 s", "12 min", "3.5 h"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def _json(value: Any) -> str:
     """JSON text; what is not a finite number becomes null."""
 
@@ -322,6 +474,7 @@ def _json(value: Any) -> str:
             return {key: clean(entry) for key, entry in part.items()}
         if isinstance(part, list):
             return [clean(entry) for entry in part]
+        part = part.item() if hasattr(part, "item") else part
         return None if isinstance(part, float) and not math.isfinite(part) else part
 
     return json.dumps(clean(value), indent=2, allow_nan=False)

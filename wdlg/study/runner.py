@@ -189,7 +189,7 @@ def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
     ]
     records["loss_at_truth"] = cell.attack.loss(observation.gradient, observation.gradient).numpy()
     grids = [_grid(int(count)) for count in result.evaluations]
-    records["trace_evaluation"] = [grid.numpy() for grid in grids]
+    records["trace_evaluation"] = pd.Series([grid.numpy() for grid in grids], dtype=object)
     for name, values in (
         ("iteration", result.iteration_trace),
         ("loss", result.loss_trace),
