@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from wdlg.study.specification import LabelCell, Study
+from wdlg.study.specification import Cell, LabelCell, Study
 from wdlg.study.statistics import Paired, Share, holm, mcnemar, paired_by_network, share
 from wdlg.study.store import Store
 
@@ -127,7 +127,9 @@ def from_store(study: Study, store: Store, *, command: str) -> list[Entry]:
 
     A part with several learning rates speaks of learning rates, the other parts with attacks of the rest.
     """
-    attacks, rates, labels = [], [], []
+    attacks: list[Cell] = []
+    rates: list[Cell] = []
+    labels: list[Cell] = []
     for cell in study.cells:
         if isinstance(cell, LabelCell):
             labels.append(cell)
