@@ -140,7 +140,7 @@ def paired_by_network(scores: np.ndarray, networks: np.ndarray) -> Paired:
         p = 1.0 if means[0] == 0 else min(1.0, 2.0 ** (1 - len(means)))
         return Paired(means[0], means[0], means[0], p, len(means), len(scores))
     test = permutation_test(
-        (means,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, vectorized=False, rng=0
+        (means,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, vectorized=True, rng=0
     )
     interval = bootstrap(
         (means,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0
