@@ -23,6 +23,13 @@ def require_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     return value
 
 
+def require_flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}, but must be True or False.")
+    return value
+
+
 def require_count(name: str, value: Any, *, at_least: int = 1, below: int | None = None) -> int:
     """Return ``value`` as an int if it is a whole number in [at_least, below)."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -39,10 +46,12 @@ def require_positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def require_not_negative(name: str, value: Any) -> float:
-    """Return ``value`` as a float if it is a finite number, zero or above."""
-    if not _is_finite(value) or value < 0:
-        raise InputError(f"{name} is {value!r}, but must be a finite number, 0 or above.")
+def require_not_negative(name: str, value: Any, *, or_infinite: bool = False) -> float:
+    """Return ``value`` as a float if it is a number, zero or above, and finite unless infinity is allowed."""
+    infinite = or_infinite and isinstance(value, float) and value == math.inf
+    if not infinite and (not _is_finite(value) or value < 0):
+        allowed = "number, 0 or above, or inf" if or_infinite else "finite number, 0 or above"
+        raise InputError(f"{name} is {value!r}, but must be a {allowed}.")
     return float(value)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from wdlg.gradients import Gradient
-from wdlg.losses.euclidean import Euclidean, SquaredEuclidean
+from wdlg.losses.cosine import Cosine
+from wdlg.losses.euclidean import Euclidean, PseudoHuber, SquaredEuclidean
 from wdlg.losses.wasserstein import Wasserstein
 
 Loss = Callable[[Gradient, Gradient], Tensor]
 
-__all__ = ["Euclidean", "Loss", "SquaredEuclidean", "Wasserstein"]
+__all__ = ["Cosine", "Euclidean", "Loss", "PseudoHuber", "SquaredEuclidean", "Wasserstein"]

@@ -115,6 +115,27 @@ def _log_rounds(log_kernel: Tensor, log_u: Tensor, log_v: Tensor, steps: int) ->
     return log_u + result["potentials"][0], log_v + result["potentials"][1]
 
 
+def unrolled_sinkhorn_plan(cost: Tensor, *, eps: float = 0.1, max_iterations: int = 100) -> Tensor:
+    """The iterates of :func:`sinkhorn_plan`, differentiable by the cost through all iterations.
+
+    All in the log domain, and always ``max_iterations``, so that no problem's end depends on another's.
+
+    Args:
+        cost: cost matrices (P, n, m) of P separate problems.
+        eps, max_iterations: as in :func:`sinkhorn_plan`.
+
+    Returns:
+        Plans (P, n, m) with their graph, whose size is that of 4 ``max_iterations`` cost matrices.
+    """
+    _, n, m = cost.shape
+    log_kernel = cost / -eps
+    log_v = torch.zeros_like(cost[:, :1, :])
+    for _ in range(max_iterations):
+        log_u = -math.log(n) - torch.logsumexp(log_kernel + log_v, 2, keepdim=True)
+        log_v = -math.log(m) - torch.logsumexp(log_kernel + log_u, 1, keepdim=True)
+    return (log_kernel + log_u + log_v).exp()
+
+
 def exact_assignment(cost: Tensor) -> Tensor:
     """The unregularised plan between equally many points of equal weight, which is a permutation.
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg.losses import Loss, Wasserstein
-from wdlg.losses.wasserstein import row_costs
 from wdlg.study.cases import Cases
 
 
@@ -68,16 +67,19 @@ def loss_along(cases: Cases, loss: Loss, towards: Tensor, positions: Tensor) -> 
 
 
 def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tensor]:
-    """Transport plans (B, n, n) from the gradients of ``images`` to the shared ones, by parameter name."""
+    """Transport plans from the gradients of ``images`` to the shared ones, by parameter name.
+
+    Each is (B, n, n), or (B, problems, n, n) for a parameter whose kernels are transported one by one.
+    """
     observation = cases.observation()
     target = F.one_hot(cases.labels, cases.network.classes).to(images.dtype)
     dummy = observation.network.gradient(observation.parameters, images, target)
     layers = [f"conv{number + 1}" for number in range(len(dummy.hidden) // 2)] + ["linear"]
     names = [f"{layer} {kind}" for layer in layers for kind in ("weight", "bias")]
-    found = settings.plans(row_costs(dummy, observation.gradient))
+    found = settings.couplings(dummy, observation.gradient)
     return dict(zip(names, found, strict=True))
 
 
 def kept_share(plan: Tensor) -> Tensor:
-    """Share of the mass that stays with its own row, (B,): 1 for the identity, 1/n for an even spread."""
-    return plan.diagonal(dim1=1, dim2=2).sum(1) / plan.sum((1, 2))
+    """Share of the mass that stays with its own point, (B,): 1 for the identity, 1/n for an even spread."""
+    return plan.diagonal(dim1=-2, dim2=-1).flatten(1).sum(1) / plan.flatten(1).sum(1)

@@ -24,7 +24,10 @@ from wdlg.study.cases import POOLS, Design
 LOSSES = {
     "squared_euclidean": losses.SquaredEuclidean,
     "euclidean": losses.Euclidean,
+    "pseudo_huber": losses.PseudoHuber,
+    "cosine": losses.Cosine,
     "wasserstein": losses.Wasserstein,
+    "sliced_wasserstein": losses.SlicedWasserstein,
 }
 OPTIMIZERS = {
     "lbfgs": optimizers.LBFGS,

@@ -1,0 +1,320 @@
+"""What the points of a gradient are: pairs of point sets, ready to be transported.
+
+A :class:`Points` holds P transport problems, each between the n points x_1 ... x_n of a dummy gradient and
+the n points y_1 ... y_n of the shared one. The problems of one attack stand side by side: P is B times the
+problems that the parameter has for each attack. Only squared Euclidean distances between points leave it, and
+only functions of these come back, so that the output layer's points need never be written out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wdlg.gradients import Gradient
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distance between every row of x (..., n, d) and of y (..., m, d): (..., n, m)."""
+    return (x[..., :, None, :] - y[..., None, :, :]).square().sum(-1)
+
+
+class Points(Protocol):
+    """P pairs of n points each. "Without a graph" is to say: constant to the derivative."""
+
+    @property
+    def count(self) -> int:
+        """n, the points of either side."""
+
+    def squared(self) -> Tensor:
+        """``|x_i - y_j|²``, (P, n, n), without a graph."""
+
+    def pull(self, weights: Tensor) -> Tensor:
+        """Zero, (P,), with the derivative of ``sum_ij weights_ij |x_i - y_j|²`` for constant weights."""
+
+    def paired(self, order: Tensor | None = None) -> Tensor:
+        """``|x_i - y_order(i)|²``, (P, n), differentiable; every point with its own counterpart for None."""
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:
+        """The best permutation (P, n) if sorting finds it, without a graph.
+
+        Points on one line are matched in order, for every cost that is convex in the distance; the rows of
+        two rank-one matrices, which lie on two lines, for the squared distance only.
+        """
+
+    def shared_size(self) -> Tensor:
+        """Root mean square norm of y_1 ... y_n, (P,)."""
+
+    def of_dummy(self) -> Points:
+        """The dummy's points against themselves, the second of them without a graph."""
+
+    def of_shared(self) -> Points:
+        """The shared gradient's points against themselves."""
+
+
+@dataclass(frozen=True)
+class WrittenOut:
+    """Points as they are, (P, n, d)."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.x.shape[1]
+
+    def squared(self) -> Tensor:
+        return squared_distances(self.x.detach(), self.y)
+
+    def pull(self, weights: Tensor) -> Tensor:
+        # Half the derivative, sum_j w_ij (x_i - y_j), around y_i: nothing cancels as x comes close to y.
+        apart = _off_diagonal(weights)
+        arriving = apart.sum(2, keepdim=True) * self.y - apart @ self.y
+        pull = weights.sum(2, keepdim=True) * (self.x.detach() - self.y) + arriving
+        return 2 * _no_value(pull, self.x)
+
+    def paired(self, order: Tensor | None = None) -> Tensor:
+        y = self.y if order is None else self.y.take_along_dim(order[:, :, None], 1)
+        return (self.x - y).square().sum(2)
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:  # noqa: ARG002
+        if self.x.shape[2] > 1:
+            return None
+        return _in_order(self.x.detach()[:, :, 0], self.y[:, :, 0].argsort(1))
+
+    def shared_size(self) -> Tensor:
+        return self.y.square().sum(2).mean(1).sqrt()
+
+    def of_dummy(self) -> WrittenOut:
+        return WrittenOut(self.x, self.x.detach())
+
+    def of_shared(self) -> WrittenOut:
+        return WrittenOut(self.y, self.y)
+
+
+@dataclass(frozen=True)
+class RankOne:
+    """The rows ``e_i f`` and ``s_j g`` of the output layer's weight gradient: e, s (P, n) and f, g (P, d)."""
+
+    e: Tensor
+    f: Tensor
+    s: Tensor
+    g: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.e.shape[1]
+
+    def squared(self) -> Tensor:
+        # |e_i f - s_j g|² around f - g = h:  (e_i - s_j)² |f|² + 2 (e_i - s_j) s_j f·h + s_j² |h|².
+        e, f = self.e.detach(), self.f.detach()
+        return _along_lines(e[:, :, None], self.s[:, None, :], f[:, None], self.g[:, None])
+
+    def pull(self, weights: Tensor) -> Tensor:
+        # Half the derivative by row i is q_i f + (w s)_i h, with q_i = sum_j w_ij (e_i - s_j).
+        e, f = self.e.detach(), self.f.detach()
+        h = f - self.g
+        apart = _off_diagonal(weights)
+        from_others = (self.s[:, None, :] @ apart.transpose(1, 2))[:, 0]
+        q = weights.sum(2) * (e - self.s) + (apart.sum(2) * self.s - from_others)
+        arriving = from_others + weights.diagonal(dim1=1, dim2=2) * self.s
+        by_e = q * _dot(f, f) + arriving * _dot(f, h)
+        by_f = _dot(e, q) * f + _dot(e, arriving) * h
+        return 2 * (_no_value(by_e, self.e) + _no_value(by_f, self.f))
+
+    def paired(self, order: Tensor | None = None) -> Tensor:
+        s = self.s if order is None else self.s.gather(1, order)
+        return _along_lines(self.e, s, self.f, self.g)
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:
+        if not squared_cost and self.f.shape[1] > 1:
+            return None
+        # Alike if f and g point the same way, the other way round if not.
+        ascending = self.s.argsort(1)
+        same_way = _dot(self.f.detach(), self.g) >= 0
+        return _in_order(self.e.detach(), torch.where(same_way, ascending, ascending.flip(1)))
+
+    def shared_size(self) -> Tensor:
+        return self.g.norm(dim=1) * self.s.square().mean(1).sqrt()
+
+    def of_dummy(self) -> RankOne:
+        return RankOne(self.e, self.f, self.e.detach(), self.f.detach())
+
+    def of_shared(self) -> RankOne:
+        return RankOne(self.s, self.g, self.s, self.g)
+
+    def thinned(self, step: int) -> RankOne:
+        """Every ``step``-th row."""
+        return RankOne(self.e[:, ::step], self.f, self.s[:, ::step], self.g)
+
+    def mean_squared(self) -> Tensor:
+        """The mean of :meth:`squared`, (P,), without that matrix."""
+        e, f = self.e.detach(), self.f.detach()
+        squares = e.square().mean(1) * f.square().sum(1) + self.s.square().mean(1) * self.g.square().sum(1)
+        return squares - 2 * e.mean(1) * self.s.mean(1) * (f * self.g).sum(1)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """K problems for each attack: the points ``e_c f_p`` and ``s_c g_q`` of every class c, P = B K.
+
+    The rows of the output layer's weight gradient, each cut into pieces: e, s (B, K) and f, g (B, n, d).
+    """
+
+    e: Tensor
+    f: Tensor
+    s: Tensor
+    g: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.f.shape[1]
+
+    @cached_property
+    def _tracked(self) -> Tensor:
+        """All squared distances (P, n, n), with their graph, which holds no point written out."""
+        return _along_lines(
+            self.e[:, :, None, None, None],
+            self.s[:, :, None, None, None],
+            self.f[:, None, :, None],
+            self.g[:, None, None, :],
+        ).flatten(0, 1)[..., 0]
+
+    def squared(self) -> Tensor:
+        return self._tracked.detach()
+
+    def pull(self, weights: Tensor) -> Tensor:
+        value = (weights * self._tracked).sum((1, 2))
+        return value - value.detach()
+
+    def paired(self, order: Tensor | None = None) -> Tensor:
+        if order is None:
+            return self._tracked.diagonal(dim1=1, dim2=2)
+        return self._tracked.gather(2, order[:, :, None])[:, :, 0]
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:  # noqa: ARG002
+        return None
+
+    def shared_size(self) -> Tensor:
+        return (self.s.abs() * self.g.square().sum(2).mean(1, keepdim=True).sqrt()).flatten()
+
+    def of_dummy(self) -> Scaled:
+        return Scaled(self.e, self.f, self.e.detach(), self.f.detach())
+
+    def of_shared(self) -> Scaled:
+        return Scaled(self.s, self.g, self.s, self.g)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One point for each attack: all rows one after the other, without writing them out."""
+
+    rows: Points
+    count: int = 1
+
+    def squared(self) -> Tensor:
+        return self.paired().detach()[:, :, None]
+
+    def pull(self, weights: Tensor) -> Tensor:
+        value = weights[:, 0, 0] * self.paired()[:, 0]
+        return value - value.detach()
+
+    def paired(self, order: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return self.rows.paired().sum(1, keepdim=True)
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:  # noqa: ARG002
+        return None
+
+    def shared_size(self) -> Tensor:
+        return self.rows.shared_size() * self.rows.count**0.5
+
+    def of_dummy(self) -> Whole:
+        return Whole(self.rows.of_dummy())
+
+    def of_shared(self) -> Whole:
+        return Whole(self.rows.of_shared())
+
+
+def rows(dummy: Gradient, shared: Gradient) -> list[Points]:
+    """One point for each output unit of each parameter: all weights that lead to it, or its bias.
+
+    Here and below the list has the order of ``torch.nn.Module.parameters``.
+    """
+    return [*map(WrittenOut, dummy.hidden, shared.hidden), *_output_rows(dummy, shared)]
+
+
+def kernels(dummy: Gradient, shared: Gradient, width: int) -> list[Points]:
+    """The rows of each convolution kernel, transported within that kernel.
+
+    - Hidden rows whose length is a multiple of width² are taken for a convolution's: each kernel (one unit,
+      one input channel) is a problem of its own between ``width`` points in R^width.
+    - Other hidden parameters, biases among them, keep one point for each unit.
+    - A row of the output layer's weight is cut into the channels of the last hidden layer, as many as its
+      bias has units, if they divide it: each class is a problem of its own between its channels. With
+      thousands of points free to move across classes the cost matrix alone would exceed a GiB.
+    """
+    found: list[Points] = []
+    for x, y in zip(dummy.hidden, shared.hidden, strict=True):
+        cut = (-1, width, width) if x.shape[2] % width**2 == 0 else x.shape
+        found.append(WrittenOut(x.reshape(cut), y.reshape(cut)))
+    weight, bias = _output_rows(dummy, shared)
+    channels = dummy.hidden[-1].shape[1] if dummy.hidden else 0
+    if channels and dummy.features.shape[1] % channels == 0:
+        f, g = (features.unflatten(1, (channels, -1)) for features in (dummy.features, shared.features))
+        return [*found, Scaled(dummy.error, f, shared.error, g), bias]
+    return [*found, weight, bias]
+
+
+def scalars(dummy: Gradient, shared: Gradient) -> list[Points]:
+    """Every entry a point on the line. The output layer's weight gradient is written out."""
+    return [
+        WrittenOut(x.flatten(1)[:, :, None], y.flatten(1)[:, :, None])
+        for x, y in zip(dummy.tensors(), shared.tensors(), strict=True)
+    ]
+
+
+def tensors(dummy: Gradient, shared: Gradient) -> list[Points]:
+    """One point for each parameter."""
+    return [Whole(points) for points in rows(dummy, shared)]
+
+
+def _output_rows(dummy: Gradient, shared: Gradient) -> tuple[RankOne, RankOne]:
+    one = torch.ones_like(dummy.error[:, :1])
+    return (
+        RankOne(dummy.error, dummy.features, shared.error, shared.features),
+        RankOne(dummy.error, one, shared.error, one),
+    )
+
+
+def _along_lines(e: Tensor, s: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """``|e f - s g|²`` for numbers e and s and vectors f and g (..., d), as they broadcast together.
+
+    Around f - g = h it is ``(e - s)² |f|² + 2 (e - s) s f·h + s² |h|²``: nothing large cancels.
+    """
+    h = f - g
+    difference = e - s
+    return difference.square() * _dot(f, f) + 2 * difference * s * _dot(f, h) + s.square() * _dot(h, h)
+
+
+def _in_order(x: Tensor, ascending: Tensor) -> Tensor:
+    """The permutation that carries the i-th smallest of x (P, n) to the i-th of ``ascending``."""
+    return ascending.gather(1, x.argsort(1).argsort(1))
+
+
+def _off_diagonal(weights: Tensor) -> Tensor:
+    apart = weights.clone()
+    apart.diagonal(dim1=1, dim2=2).zero_()
+    return apart
+
+
+def _no_value(derivative: Tensor, x: Tensor) -> Tensor:
+    """Zero, (B,), whose derivative by x (B, ...) is ``derivative``."""
+    return (derivative * (x - x.detach())).flatten(1).sum(1)
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(-1, keepdim=True)
