@@ -11,8 +11,17 @@ from torch import Tensor
 from wdlg.gradients import Gradient
 from wdlg.losses.cosine import Cosine
 from wdlg.losses.euclidean import Euclidean, PseudoHuber, SquaredEuclidean
+from wdlg.losses.sliced import SlicedWasserstein
 from wdlg.losses.wasserstein import Wasserstein
 
 Loss = Callable[[Gradient, Gradient], Tensor]
 
-__all__ = ["Cosine", "Euclidean", "Loss", "PseudoHuber", "SquaredEuclidean", "Wasserstein"]
+__all__ = [
+    "Cosine",
+    "Euclidean",
+    "Loss",
+    "PseudoHuber",
+    "SlicedWasserstein",
+    "SquaredEuclidean",
+    "Wasserstein",
+]

@@ -1,0 +1,67 @@
+"""The sliced distance: known values, invariance, and POT on the same lines."""
+
+import numpy as np
+import ot
+import pytest
+import torch
+from gradients_for_tests import random_gradient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wdlg.errors import InputError
+from wdlg.gradients import Gradient
+from wdlg.losses import SlicedWasserstein
+
+seeds = st.integers(0, 2**20)
+
+
+def lines_of(loss, gradient):
+    """The lines that the loss draws for each parameter."""
+    generator = torch.Generator().manual_seed(loss.seed)
+    weights = [*gradient.hidden, gradient.last_weight]
+    return [loss._lines(tensor, generator).numpy() for tensor in weights] + [np.ones((1, 1))]
+
+
+@settings(max_examples=20)
+@given(seeds, seeds, seeds)
+def test_it_is_pots_sliced_distance_on_the_same_lines(first, second, lines):
+    dummy, shared = random_gradient(first), random_gradient(second)
+    loss = SlicedWasserstein(projections=7, seed=lines)
+    values = loss(dummy, shared)
+    for attack in range(3):
+        expected = sum(
+            ot.sliced_wasserstein_distance(x[attack].numpy(), y[attack].numpy(), projections=line) ** 2
+            for x, y, line in zip(dummy.tensors(), shared.tensors(), lines_of(loss, dummy), strict=True)
+        )
+        assert values[attack].item() == pytest.approx(expected)
+
+
+@given(seeds)
+def test_the_order_of_the_units_does_not_matter(seed):
+    shared = random_gradient(seed)
+    turned = Gradient(
+        tuple(tensor.flip(1) for tensor in shared.hidden), shared.error.flip(1), shared.features
+    )
+    assert float(SlicedWasserstein(projections=5)(turned, shared).max()) < 1e-20
+
+
+def test_the_root_is_taken_of_each_parameter_or_of_their_sum():
+    dummy, shared = random_gradient(0), random_gradient(1)
+    plain, total, each = (
+        SlicedWasserstein(projections=5, root=root)(dummy, shared) for root in ("none", "total", "each")
+    )
+    torch.testing.assert_close(total.square(), plain)
+    assert (each > total).all()  # the norm of sums is below the sum of norms
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"projections": 0}, "^projections is 0"),
+        ({"seed": -1}, "^seed is -1"),
+        ({"root": "square"}, "^root is 'square'"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        SlicedWasserstein(**arguments)

@@ -1,0 +1,66 @@
+"""The sliced Wasserstein distance between gradient rows (Rabin et al. 2012; Bonneel et al. 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wdlg.errors import require_choice, require_count
+from wdlg.gradients import Gradient
+from wdlg.losses.transport import ROOTS, add_up
+
+
+@dataclass(frozen=True)
+class SlicedWasserstein:
+    """Mean squared Wasserstein-2 distance of the rows' projections on random lines, summed over parameters.
+
+    On a line exact transport is sorting, so no plan is computed. Mass moves freely between units, as in the
+    plain reading of :class:`~wdlg.losses.wasserstein.Wasserstein`.
+
+    Args:
+        projections: lines for each parameter, at least 1.
+        seed: decides the lines, which stay the same for a whole attack.
+        root: "none", "each" (of each parameter's mean) or "total" (of their sum).
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    projections: int = 50
+    seed: int = 0
+    root: str = "none"
+
+    def __post_init__(self) -> None:
+        require_count("projections", self.projections)
+        require_count("seed", self.seed, at_least=0)
+        require_choice("root", self.root, ROOTS)
+
+    def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
+        """Loss of each attack, (B,)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        pairs = [
+            (x @ lines, y @ lines)
+            for x, y in zip(dummy.hidden, shared.hidden, strict=True)
+            for lines in [self._lines(x, generator)]
+        ]
+        # Rows e_i f of the output layer's weight: project f alone.
+        lines = self._lines(dummy.features, generator)
+        pairs.append(
+            (
+                dummy.error[:, :, None] * (dummy.features @ lines)[:, None, :],
+                shared.error[:, :, None] * (shared.features @ lines)[:, None, :],
+            )
+        )
+        pairs.append((dummy.error[:, :, None], shared.error[:, :, None]))
+        costs = [(x.sort(1).values - y.sort(1).values).square().mean((1, 2)) for x, y in pairs]
+        return add_up(costs, len(dummy), self.root)
+
+    def _lines(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Random unit vectors as columns, (d, projections), for points (..., d). On a line there is only one."""
+        size = like.shape[-1]
+        if size == 1:
+            return like.new_ones(1, 1)
+        lines = torch.randn(size, self.projections, generator=generator, dtype=torch.float64)
+        return (lines / lines.norm(dim=0)).to(like)
