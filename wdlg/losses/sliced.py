@@ -58,7 +58,7 @@ class SlicedWasserstein:
         return add_up(costs, len(dummy), self.root)
 
     def _lines(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """Random unit vectors as columns, (d, projections), for points (..., d). On a line there is only one."""
+        """Random unit vectors as columns, (d, projections), for points (..., d); on a line the only one."""
         size = like.shape[-1]
         if size == 1:
             return like.new_ones(1, 1)
