@@ -8,6 +8,7 @@ grid is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,7 @@ class AttackCell:
     @property
     def path(self) -> Path:
         """Where the store keeps the records, relative to its folder."""
+        name = re.sub(r"[^\w.]+", "-", self.attack.name).strip("-")
         rates = () if self.rate is None else (f"rate-{self.rate:g}",)
         return Path(
             self.part,
