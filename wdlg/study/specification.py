@@ -65,7 +65,7 @@ class AttackCell:
         return Path(
             self.part,
             self.dataset,
-            self.attack.name,
+            name,
             *rates,
             f"network-{self.design.first_network:03}.parquet",
         )
