@@ -173,6 +173,9 @@ def _stage(checkout: Checkout) -> None:
     for results in checkout.root.glob("benchmarks/*.json"):
         (checkout.executed / "benchmarks").mkdir(exist_ok=True)
         shutil.copy(results, checkout.executed / "benchmarks")
+    for folder in ("studies", "results"):
+        if (checkout.root / folder).is_dir():
+            shutil.copytree(checkout.root / folder, checkout.executed / folder)
     shutil.copytree(
         checkout.root / "book",
         checkout.executed / "book",

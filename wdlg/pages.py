@@ -11,6 +11,9 @@ import pandas as pd
 
 from wdlg import data
 from wdlg.errors import InputError
+from wdlg.study.specification import Study
+from wdlg.study.specification import load as load_study
+from wdlg.study.store import Store
 
 MISSING = "MISSING:"
 """Starts a line about a data set without a sample file; the build repeats such lines in its log."""
@@ -60,6 +63,17 @@ def recall(name: str, results_dir: str) -> pd.DataFrame:
             f"results_dir is {results_dir!r}, but must hold {path.name}: run the earlier notebooks first."
         )
     return pd.read_parquet(path)
+
+
+def study(file: str, store: str) -> tuple[Study, Store]:
+    """A study and the store of its committed records.
+
+    Raises:
+        InputError: the study cannot be read, or the store is not there.
+    """
+    if not Path(store).is_dir():
+        raise InputError(f"store is {store!r}, but must be a folder of records: run `wdlg study run {file}`.")
+    return load_study(file), Store(Path(store))
 
 
 def measurements(name: str, benchmarks_dir: str) -> Any:

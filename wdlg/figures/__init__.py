@@ -10,7 +10,8 @@ from wdlg.figures.look import LOOKS, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
-from wdlg.figures.transport import lines, loss_lines, plan_maps, point_plans
+from wdlg.figures.studies import success_by_rate, success_of_each, traces
+from wdlg.figures.transport import kept_mass, lines, loss_lines, plan_maps, point_plans
 
 __all__ = [
     "LOOKS",
@@ -18,6 +19,7 @@ __all__ = [
     "bias_gradient",
     "convergence",
     "image_grid",
+    "kept_mass",
     "learning_rates",
     "lines",
     "loss_lines",
@@ -33,6 +35,9 @@ __all__ = [
     "speed_goals",
     "speed_limits",
     "speed_scaling",
+    "success_by_rate",
     "success_curves",
+    "success_of_each",
+    "traces",
     "unfolding",
 ]

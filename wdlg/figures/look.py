@@ -28,7 +28,11 @@ LOOKS = {
     "iDLG": Look("#D55E00", "--", "s"),
     "WDLG": Look("#009E73", "-.", "^"),
     "Euclidean": Look("#CC79A7", ":", "D"),
+    "Strongest": Look("#CC79A7", ":", "D"),
 }
+OTHER = Look("#555555", "-", "o")
+"""For a method without a look of its own."""
+
 ERROR_RANGE = (1e-8, 1e2)
 """What axes of the MSE show; a run that explodes leaves the frame at the top."""
 
@@ -58,6 +62,18 @@ class Picture(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=120)
         return buffer.getvalue()
+
+
+def legend_below(figure: Figure) -> None:
+    """One entry for each name in any panel, under all panels."""
+    entries = {
+        name: handle
+        for axes in figure.axes
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize="small"
+    )
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import ERROR_RANGE, LOOKS, Picture
+from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, legend_below
 from wdlg.study.paired import Outcome
 from wdlg.study.statistics import quartiles, success_curve
 
@@ -30,7 +30,7 @@ def success_curves(
         figure.subplots(1, len(records), sharey=True, squeeze=False)[0], records.items(), strict=True
     ):
         for method, rows in table.groupby("method", sort=False):
-            look = LOOKS[str(method)]
+            look = LOOKS.get(str(method), OTHER)
             value, low, high = success_curve(rows["mse"].to_numpy(), thresholds)
             axes.plot(thresholds, value, color=look.color, linestyle=look.style, label=f"{method}, here")
             axes.fill_between(thresholds, low, high, color=look.color, alpha=0.15, linewidth=0)
@@ -53,14 +53,7 @@ def success_curves(
         )
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.axes[0].set_ylabel("runs with MSE below the threshold")
-    entries = {
-        name: handle
-        for axes in figure.axes
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize="small"
-    )
+    legend_below(figure)
     return figure
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from wdlg.figures.look import LOOKS, Picture
 
@@ -103,4 +105,26 @@ def lines(
         )
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
     axes.legend(fontsize="small", title=legend)
+    return figure
+
+
+def kept_mass(table: pd.DataFrame) -> Figure:
+    """Share of mass that stays with its own unit against iteration, a panel for each reading.
+
+    Args:
+        table: rows of :func:`wdlg.study.mechanism.kept_along`.
+    """
+    methods = list(table["method"].unique())
+    figure = Picture(figsize=(2.6 * len(methods), 2.9))
+    panels = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
+    for axes, method in zip(panels, methods, strict=True):
+        rows = table[table["method"] == method]
+        for _, case in rows.groupby("case"):
+            axes.plot(case["iteration"], case["kept"], color=LOOKS["WDLG"].color, alpha=0.3, linewidth=1)
+        middle = rows.groupby("iteration")["kept"].median()
+        axes.plot(middle.index, middle, color=LOOKS["WDLG"].color, linewidth=2.5, marker="^")
+        axes.set(xlabel="iteration", title=method, ylim=(0, 1.03))
+        axes.set_xscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("mass in its own place")
     return figure

@@ -122,6 +122,62 @@ def ledger(records: Records, *, command: str) -> list[Entry]:
     return entries
 
 
+def as_table(entries: list[Entry]) -> pd.DataFrame:
+    """The ledger as a table for a page."""
+    return pd.DataFrame(
+        {
+            "The paper claims": [entry.claim for entry in entries],
+            "Section": [entry.section for entry in entries],
+            "Test": [entry.test for entry in entries],
+            "Verdict": [_with_condition(entry.result) for entry in entries],
+            "Numbers": [entry.result.summary for entry in entries],
+        }
+    )
+
+
+def _with_condition(result: Result) -> str:
+    return f"{result.verdict}: {result.condition}" if result.condition else result.verdict
+
+
+def ground(
+    attacks: pd.DataFrame,
+    published: Mapping[str, Mapping[str, Mapping[float, float]]],
+    *,
+    reading_error: float = 0.02,
+) -> pd.DataFrame:
+    """Our success beside published success: is the ground of the comparison sound?
+
+    Args:
+        attacks: records.
+        published: share of successful runs by data set, method and MSE threshold.
+        reading_error: of the published share, which was read off a plot.
+
+    Returns:
+        One row for each data set and method that both have: dataset, method, runs, here (mean over networks),
+        interval (bootstrap over networks), published, agrees (the published share, give or take its reading
+        error, lies within the interval).
+    """
+    rows = []
+    for dataset, methods in published.items():
+        for method, points in methods.items():
+            runs = attacks[(attacks["dataset"] == dataset) & (attacks["method"] == method)]
+            said = points[rules()["success_mse"]]
+            if len(runs):
+                ours = paired_by_network(_success(runs).to_numpy(dtype=float), runs["network"].to_numpy())
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "method": method,
+                        "runs": len(runs),
+                        "here": f"{100 * ours.mean:.0f} %",
+                        "interval": f"{100 * ours.low:.0f} to {100 * ours.high:.0f} %",
+                        "published": f"{100 * said:.0f} %",
+                        "agrees": ours.low - reading_error <= said <= ours.high + reading_error,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def from_store(study: Study, store: Store, *, command: str) -> list[Entry]:
     """The ledger of a study's stored records.
 

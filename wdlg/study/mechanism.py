@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from wdlg.attack import Attack
 from wdlg.losses import Loss, Wasserstein
 from wdlg.study.cases import Cases
+from wdlg.study.paired import run_paired
 
 
 def _loss_and_slope(cases: Cases, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,3 +87,36 @@ def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tens
 def kept_share(plan: Tensor) -> Tensor:
     """Share of the mass that stays with its own point, (B,): 1 for the identity, 1/n for an even spread."""
     return plan.diagonal(dim1=-2, dim2=-1).flatten(1).sum(1) / plan.flatten(1).sum(1)
+
+
+def kept_along(cases: Cases, attacks: Sequence[Attack], *, iterations: Sequence[int]) -> pd.DataFrame:
+    """Share of mass that stays with its own unit as attacks go on.
+
+    Args:
+        cases: B cases.
+        attacks: with Wasserstein losses.
+        iterations: at which the plans are looked at. An attack that has ended keeps its last image.
+
+    Returns:
+        One row for each attack, case and iteration: method, case, iteration, kept (mean over the weights of
+        all layers).
+    """
+    outcome = run_paired(cases, attacks, snapshot_iterations=iterations)
+    tables = []
+    for attack in attacks:
+        assert isinstance(attack.loss, Wasserstein)
+        for place, iteration in enumerate(iterations):
+            images = torch.from_numpy(outcome.snapshots[attack.name][place]).nan_to_num()
+            found = plans(cases, images, attack.loss)
+            weights = [kept_share(plan) for name, plan in found.items() if name.endswith("weight")]
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "method": attack.name,
+                        "case": range(len(cases)),
+                        "iteration": iteration,
+                        "kept": torch.stack(weights).mean(0).numpy(),
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)

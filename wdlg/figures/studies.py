@@ -1,0 +1,123 @@
+"""What the stored records of a study add up to: traces, success of many losses, success by learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, legend_below
+from wdlg.study.statistics import quartiles, share
+
+SUCCESS = 1e-2
+
+
+def traces(tables: Mapping[str, pd.DataFrame], *, quantity: str = "mse") -> Figure:
+    """MSE or loss against evaluations: median and quartile band over runs, a panel for each data set.
+
+    A run that has ended keeps its last value.
+
+    Args:
+        tables: by data set title, records with method and traces, see :func:`wdlg.study.runner.compute`.
+        quantity: "mse" or "loss".
+    """
+    figure = Picture(figsize=(2.8 * len(tables), 3.2))
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=quantity == "mse")[0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        grid = np.unique(np.geomspace(1, table["evaluations"].max(), 120).astype(int))
+        for method, rows in table.groupby("method", sort=False):
+            look = LOOKS.get(str(method), OTHER)
+            values = np.stack(
+                [
+                    _held(row["trace_evaluation"] + 1, row[f"trace_{quantity}"], grid)
+                    for _, row in rows.iterrows()
+                ]
+            )
+            low, middle, high = quartiles(values)
+            axes.plot(grid, middle, color=look.color, linestyle=look.style, linewidth=2, label=str(method))
+            axes.fill_between(grid, low, high, color=look.color, alpha=0.15, linewidth=0)
+        axes.set(xscale="log", yscale="log", xlabel="gradient evaluations", title=title)
+        if quantity == "mse":
+            axes.set_ylim(*ERROR_RANGE)
+    panels[0].set_ylabel({"mse": "MSE", "loss": "matching loss"}[quantity])
+    legend_below(figure)
+    return figure
+
+
+def _held(places: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Values of a trace on a grid: each holds until the next."""
+    if not len(places):
+        return np.full(len(grid), np.nan)
+    return np.asarray(values)[np.maximum(np.searchsorted(places, grid, side="right") - 1, 0)]
+
+
+def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
+    """Share of runs with an MSE below 0.01 and share that exploded, for many losses.
+
+    Args:
+        table: records with dataset, method, mse and exploded.
+        titles: of the data sets, by name; one panel each.
+        order: methods from top to bottom.
+    """
+    figure = Picture(figsize=(3.2 * len(titles) + 2.2, 0.28 * len(order) + 1.2))
+    panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
+    places = np.arange(len(order))[::-1]
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        part = table[table["dataset"] == name]
+        for place, method in zip(places, order, strict=True):
+            rows = part[part["method"] == method]
+            if not len(rows):
+                continue
+            good = share(int((rows["mse"] < SUCCESS).sum()), len(rows))
+            bad = share(int(rows["exploded"].sum()), len(rows))
+            axes.plot([good.low, good.high], [place] * 2, color=LOOKS["WDLG"].color, linewidth=2)
+            axes.plot(good.value, place, marker="o", color=LOOKS["WDLG"].color, label="MSE < 0.01")
+            axes.plot(
+                bad.value, place, marker="x", color=LOOKS["iDLG"].color, label="exploded", linestyle="none"
+            )
+        axes.set(xlabel="share of runs", title=title, xlim=(-0.03, 1.03))
+        axes.set_yticks(places, order)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    legend_below(figure)
+    return figure
+
+
+def success_by_rate(table: pd.DataFrame) -> Figure:
+    """Share of runs with an MSE below 0.01 at each learning rate, with 95 % intervals; a panel per optimiser.
+
+    Args:
+        table: records with optimizer, learning_rate, method and mse.
+    """
+    optimizers = list(table["optimizer"].unique())
+    figure = Picture(figsize=(3.6 * len(optimizers), 3.2))
+    panels = figure.subplots(1, len(optimizers), squeeze=False, sharey=True)[0]
+    for axes, optimizer in zip(panels, optimizers, strict=True):
+        part = table[table["optimizer"] == optimizer]
+        for method, rows in part.groupby("method", sort=False):
+            look = LOOKS.get(str(method), OTHER)
+            shares = {
+                float(rate): share(int((runs["mse"] < SUCCESS).sum()), len(runs))
+                for rate, runs in rows.groupby("learning_rate")
+            }
+            values = np.array([one.value for one in shares.values()])
+            axes.errorbar(
+                list(shares),
+                values,
+                yerr=[
+                    values - [one.low for one in shares.values()],
+                    [one.high for one in shares.values()] - values,
+                ],
+                color=look.color,
+                linestyle=look.style,
+                marker=look.marker,
+                capsize=2,
+                label=str(method),
+            )
+        axes.set(xscale="log", xlabel="learning rate", title=optimizer, ylim=(-0.03, 1.03))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("runs with MSE below 0.01")
+    legend_below(figure)
+    return figure
