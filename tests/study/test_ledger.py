@@ -21,6 +21,7 @@ from wdlg.study.ledger import (
     Records,
     compare_all,
     from_store,
+    ground,
     ledger,
     rules,
 )
@@ -60,6 +61,7 @@ def label_rules(correct=True, zero=False, activations=("sigmoid", "relu")):
             "activation": activation,
             "rule": rule,
             "correct": correct,
+            "label_recovered": 0 if correct else -1,
             "steps": 10 if rule == "bias_sign" else 5880,
             "seconds": 1e-6 if rule == "bias_sign" else 9e-6,
             "largest_bias_gradient": 0.0 if zero else 1.0,
@@ -99,6 +101,23 @@ def test_a_claim_that_holds_on_one_data_set_has_that_condition():
     assert result.verdict == CONDITION
     assert "on mnist against iDLG" in result.condition
     assert "svhn" not in result.condition
+
+
+def test_a_data_set_without_the_method_is_named():
+    table = pd.concat(
+        [attacks(BETTER, datasets=("mnist",)), attacks({"iDLG": 0.1, "DLG": 0.1}, datasets=("lfw",))]
+    )
+    result = verdicts(attacks=table)["lower-mse"]
+    assert (result.verdict, result.condition) == (CONDITION, "not measured on lfw")
+
+
+def test_the_ground_is_sound_where_the_published_share_lies_in_our_interval():
+    table = attacks({"iDLG": 1e-4}, datasets=("mnist",))
+    table.loc[table["case"] == 0, "mse"] = 1.0  # three of four images of every network
+    for said, agrees in ((0.75, True), (0.77, True), (0.78, False), (0.5, False)):
+        (row,) = ground(table, {"mnist": {"iDLG": {0.01: said}}}).to_dict("records")
+        assert row["here"] == "75 %"
+        assert row["agrees"] is agrees
 
 
 def test_too_few_networks_decide_nothing():

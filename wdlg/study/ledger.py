@@ -214,11 +214,14 @@ def label_accuracy(records: Records, *, activations: list[str]) -> Result:
     all_zero = bool((missed["largest_bias_gradient"] == 0).all())
     total = share(int(judged["correct"].sum()), len(judged))
     verdict = REPRODUCED if not len(missed) else CONDITION if all_zero else FAILED
+    undecided = int((missed["label_recovered"] < 0).sum())
     return Result(
         verdict,
-        "; ".join(f"{name} {one.percent()} of {one.runs:,}" for name, one in shares.items()),
+        "; ".join(f"{name} {one.percent()} of {one.runs:,}" for name, one in shares.items())
+        + (f"; in {undecided} of {len(missed)} misses no entry is negative" if len(missed) else ""),
         "the gradient must not be exactly zero in the precision sent" if verdict == CONDITION else "",
-        {name: one.value for name, one in shares.items()} | {"missed": len(missed)},
+        {name: one.value for name, one in shares.items()}
+        | {"missed": len(missed), "missed_without_negative_entry": undecided},
         (total.low, total.high),
     )
 
@@ -276,8 +279,10 @@ def paired(records: Records, *, score: str, method: str, opponents: list[str]) -
     worse = [key for key, one in comparisons.items() if one.significant and one.mean < 0]
     few = min(one.networks for one in comparisons.values()) < rules()["fewest_networks"]
     condition = ""
+    absent = _without(records.attacks, method)
     if len(better) == len(comparisons):
-        verdict = REPRODUCED
+        verdict = CONDITION if absent else REPRODUCED
+        condition = f"not measured on {_words(absent)}" if absent else ""
     elif better:
         verdict, condition = CONDITION, "only " + "; ".join(f"on {one} against {two}" for one, two in better)
     elif few and not worse:
@@ -285,6 +290,8 @@ def paired(records: Records, *, score: str, method: str, opponents: list[str]) -
     else:
         verdict = FAILED
         condition = f"significantly worse in {len(worse)} of {len(comparisons)} comparisons" if worse else ""
+        if absent:
+            condition = "; ".join(filter(None, (condition, f"not measured on {_words(absent)}")))
     middle = float(np.mean([one.mean for one in comparisons.values()]))
     return Result(
         verdict,
@@ -503,6 +510,8 @@ def compare_all(
     found: dict[tuple[str, str], tuple[Paired, float | None]] = {}
     for dataset, rows in _some(table, "attacks").groupby("dataset", sort=False):
         for opponent in opponents:
+            if not {method, opponent} <= set(rows["method"]):
+                continue
             ours, theirs = _pair(rows, method, opponent)
             points = _scores(score, ours, theirs)
             yes_no = score in ("success", "calm")
@@ -510,6 +519,8 @@ def compare_all(
                 paired_by_network(points, ours["network"].to_numpy()),
                 mcnemar(points > 0, points < 0) if yes_no else None,
             )
+    if not found:
+        raise NotMeasuredError(f"there are no records of {method} beside {_words(opponents)}")
     significant = holm(np.array([one.p for one, _ in found.values()]), rules()["level"])
     return {
         key: Comparison(one, bool(flag), exact)
@@ -570,6 +581,13 @@ def _some(table: pd.DataFrame, what: str) -> pd.DataFrame:
 def _method(table: pd.DataFrame, name: str) -> pd.DataFrame:
     _some(table, "attacks")
     return _some(table[table["method"] == name], name)
+
+
+def _without(table: pd.DataFrame, method: str) -> list[str]:
+    """Data sets on which a method has no record."""
+    return [
+        str(name) for name, rows in table.groupby("dataset", sort=False) if method not in set(rows["method"])
+    ]
 
 
 def _success(rows: pd.DataFrame) -> pd.Series:
