@@ -12,7 +12,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from wdlg.attack import IDLG
 from wdlg.engine import reconstruct
 from wdlg.errors import InputError
-from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate, mse, psnr, ssim
+from wdlg.evaluation import (
+    SUCCESS_THRESHOLDS,
+    MSETrace,
+    Snapshots,
+    evaluate,
+    first_success,
+    mse,
+    psnr,
+    ssim,
+)
 from wdlg.study import Design, draw
 
 
@@ -99,3 +108,13 @@ def test_explosion_is_a_last_value_above_ten_times_its_start(digits):
     louder = replace(result, loss=result.first_loss * torch.tensor([11.0, 9.0, torch.nan]))
     records = evaluate(louder, cases.truth, cases.labels, cases.dummy_images)
     assert records["exploded"].tolist() == [True, False, True]
+
+
+def test_the_first_success_is_the_first_evaluation_below_the_loosest_threshold():
+    nan = float("nan")
+    trace = torch.tensor([[1.0, 0.02, 0.009, 1e-5], [1.0, 0.5, 0.5, nan], [0.001, 2.0, 0.001, 0.001]])
+    iterations = torch.tensor([[0, 0, 1, 2], [0, 1, 2, -1], [0, 0, 0, 1]])
+    found = first_success(trace, iterations)
+    assert found["evaluations_to_success"].tolist()[::2] == [2, 0]
+    assert found["iterations_to_success"].tolist()[::2] == [1, 0]
+    assert found.isna().iloc[1].all()

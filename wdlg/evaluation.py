@@ -143,6 +143,28 @@ class MSETrace:
         self.values[attacks, evaluations.cpu()] = mse(images.cpu(), self.truth[attacks]).float()
 
 
+def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
+    """When each attack first had an MSE below the loosest of ``SUCCESS_THRESHOLDS``; NaN for never.
+
+    Args:
+        mse_trace: MSE of every evaluation (B, E), NaN after an attack's end.
+        iteration_trace: the iteration in which each evaluation fell, (B, E).
+
+    Returns:
+        Columns evaluations_to_success and iterations_to_success, counted from 0.
+    """
+    below = mse_trace < SUCCESS_THRESHOLDS[0]
+    place = below.int().argmax(1)
+    iteration = iteration_trace.gather(1, place[:, None])[:, 0]
+    ever = below.any(1).numpy()
+    return pd.DataFrame(
+        {
+            "evaluations_to_success": np.where(ever, place.numpy(), np.nan),
+            "iterations_to_success": np.where(ever, iteration.numpy(), np.nan),
+        }
+    )
+
+
 class Snapshots:
     """An observer that keeps the images at chosen iterations.
 

@@ -52,7 +52,7 @@ def success_curves(
             ylim=(-0.02, 1.02),
         )
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.axes[0].set_ylabel("runs with MSE below the threshold")
+    figure.axes[0].set_ylabel("runs below the threshold")
     legend_below(figure)
     return figure
 

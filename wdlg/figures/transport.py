@@ -125,6 +125,7 @@ def kept_mass(table: pd.DataFrame) -> Figure:
         axes.plot(middle.index, middle, color=LOOKS["WDLG"].color, linewidth=2.5, marker="^")
         axes.set(xlabel="iteration", title=method, ylim=(0, 1.03))
         axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("mass in its own place")
     return figure

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from wdlg.attack import Attack
 from wdlg.engine import BATCH_SIZE, reconstruct
 from wdlg.errors import require_count
-from wdlg.evaluation import MSETrace, Snapshots, evaluate
+from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
 from wdlg.study.cases import Cases
 
 SHARE_ABOVE_CLASSES = 500
@@ -166,6 +166,7 @@ def _run(
     if result.interrupted:
         raise KeyboardInterrupt
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
+    records = records.join(first_success(trace.values, result.iteration_trace))
     records["loss_at_truth"] = attack.loss(observation.gradient, observation.gradient).numpy()
     arrays = (result.loss_trace, trace.values, result.iteration_trace, result.images, snapshots.images)
     return records, tuple(tensor.numpy() for tensor in arrays)

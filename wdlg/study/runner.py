@@ -25,7 +25,7 @@ from tqdm import tqdm
 from wdlg import data
 from wdlg.engine import reconstruct
 from wdlg.errors import InputError, require_count
-from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate
+from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate, first_success
 from wdlg.study.cases import Cases, draw
 from wdlg.study.labels import compare_rules
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
@@ -181,12 +181,7 @@ def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
     records.insert(0, "case", numbers)
     records.insert(1, "image", cases.image_index.numpy())
-    first = [_first_below(values, SUCCESS) for values in trace.values]
-    records["evaluations_to_success"] = [np.nan if place is None else place for place in first]
-    records["iterations_to_success"] = [
-        np.nan if place is None else int(row[place])
-        for place, row in zip(first, result.iteration_trace, strict=True)
-    ]
+    records = records.join(first_success(trace.values, result.iteration_trace))
     records["loss_at_truth"] = cell.attack.loss(observation.gradient, observation.gradient).numpy()
     grids = [_grid(int(count)) for count in result.evaluations]
     records["trace_evaluation"] = pd.Series([grid.numpy() for grid in grids], dtype=object)
@@ -204,11 +199,6 @@ def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
         for place, number in enumerate(numbers)
     ]
     return records
-
-
-def _first_below(values: Tensor, bound: float) -> int | None:
-    below = (values < bound).nonzero()
-    return int(below[0]) if len(below) else None
 
 
 def _grid(evaluations: int) -> Tensor:
