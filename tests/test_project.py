@@ -15,6 +15,9 @@ from packaging.version import Version
 
 from wdlg import data
 from wdlg.book import LAST, PROFILES, find_checkout, read_profile
+from wdlg.study.ledger import from_store
+from wdlg.study.specification import load
+from wdlg.study.store import State, Store
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -274,3 +277,21 @@ def test_the_readme_quotes_the_latest_measurements():
 
 def bound(goal):
     return "at most" if goal["smaller_is_better"] else "at least"
+
+
+def test_the_readme_has_the_verdicts_of_the_records():
+    readme = (ROOT / "README.md").read_text()
+    entries = from_store(load(ROOT / "studies" / "paper.yaml"), Store(ROOT / "results" / "paper"), command="")
+    for entry in entries:
+        condition = f": {entry.result.condition}" if entry.result.condition else ""
+        assert f"| {entry.claim} | **{entry.result.verdict}**{condition} |" in readme, entry.id
+        assert (ROOT / f"{entry.figure}.ipynb").exists()
+
+
+def test_committed_records_are_whole_and_of_their_studies():
+    for name in ("paper", "readings"):
+        study = load(ROOT / "studies" / f"{name}.yaml")
+        store = Store(ROOT / "results" / name)
+        assert {store.state(cell) for cell in study.cells} <= {State.DONE, State.MISSING}
+        assert store.strangers(study.cells) == []
+    assert sum(path.stat().st_size for path in (ROOT / "results").rglob("*.parquet")) < 40e6

@@ -329,6 +329,7 @@ def test_a_pseudo_huber_cost_is_half_the_square_at_a_large_scale_and_the_distanc
 # Values and derivatives
 
 
+@pytest.mark.filterwarnings("ignore:Sinkhorn did not converge")  # nearly: compared all the same
 @settings(max_examples=10)
 @given(
     seeds,
@@ -341,15 +342,15 @@ def test_plain_and_dual_values_are_pots(first, second, cost, relative, penalty):
     assume(first != second)  # among equal points the median cost is small, and POT does not converge
     dummy, shared = random_gradient(first, scale=0.4), random_gradient(second, scale=0.4)
     settings = {"cost": cost, "huber_scale": 0.5, "relative": relative, "penalty": penalty}
-    plain = Wasserstein(eps=0.5, **settings, **LONG)(dummy, shared)
-    dual = Wasserstein(eps=0.5, **settings, value="dual", **LONG)(dummy, shared)
+    plain = Wasserstein(eps=1.0, **settings, **LONG)(dummy, shared)
+    dual = Wasserstein(eps=1.0, **settings, value="dual", **LONG)(dummy, shared)
     for attack in range(3):
         values = np.zeros(2)
         for x, y in zip(points_of(dummy, attack), points_of(shared, attack), strict=True):
             C = pot_cost(x, y, cost, 0.5)
             unit = unit_of(C)
             steered = C + penalty * unit * (1 - np.eye(len(C)))
-            reg = 0.5 * unit if relative else 0.5
+            reg = unit if relative else 1.0
             with warnings.catch_warnings():
                 # To need all iterations is no failure: the plan is compared all the same.
                 warnings.simplefilter("ignore")
