@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
+from small_study import CONTENT
 
 from wdlg import cli, data
 from wdlg.cli import main
@@ -159,3 +161,60 @@ def test_an_attack_that_will_take_long_says_so_before_it_starts(monkeypatch):
     assert "takes a tenth of a second or more" in slow.stderr
     assert json.loads(slow.stdout)["evaluations"] == 1
     assert run(*ATTACK, "--method", "idlg", "--evaluations", 1).stderr == ""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """A study of two cells, and the folder for its records."""
+    parts = {"main": {**CONTENT["parts"]["main"], "networks": 1, "evaluations": 10}}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**CONTENT, "parts": parts}))
+    return path, tmp_path / "records"
+
+
+def test_a_study_is_run_shown_audited_and_judged(study_file):
+    path, store = study_file
+    empty = json.loads(run("study", "status", path, "--store", store, "--json").stdout)
+    assert [group["done"] for group in empty["groups"]] == [0, 0]
+    answer = run("study", "run", path, "--store", store, "--processes", 1)
+    assert answer.exit_code == 0, answer.output
+    full = json.loads(run("study", "status", path, "--store", store, "--json").stdout)
+    assert [(group["done"], group["seconds_left"]) for group in full["groups"]] == [(1, 0), (1, 0)]
+    assert "1/1" in run("study", "status", path, "--store", store).stdout
+    audit = run("study", "audit", path, "--store", store, "--attacks", 2, "--seed", 0)
+    assert audit.exit_code == 0
+    assert "the records stand" in audit.stdout
+    claims = json.loads(run("study", "report", path, "--store", store, "--json").stdout)
+    assert {"id", "claim", "verdict", "condition", "numbers", "interval"} <= set(claims[0])
+    assert claims[0]["claim"] in run("study", "report", path, "--store", store).stdout
+
+
+def test_an_audit_of_spoiled_records_fails_in_words(study_file):
+    path, store = study_file
+    run("study", "run", path, "--store", store, "--processes", 1)
+    victim = next(store.rglob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[:-30])
+    answer = run("study", "audit", path, "--store", store, "--attacks", 1)
+    assert answer.exit_code == 1
+    assert "cannot be read" in answer.stdout
+    assert "the records do not stand" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nothing.yaml"), "STUDY is 'nothing.yaml'"),
+        (("run", "{study}", "--part", "mian"), "--part is 'mian', but must be one of main"),
+        (("run", "{study}", "--processes", "0"), "processes is 0"),
+        (("audit", "{study}", "--attacks", "0"), "--attacks is 0"),
+        (("audit", "{study}"), "must hold attacks of the study"),
+    ],
+)
+def test_a_mistake_with_a_study_is_one_sentence(study_file, arguments, message):
+    path, store = study_file
+    arguments = [one.replace("{study}", str(path)) for one in arguments]
+    answer = run("study", *arguments, "--store", store)
+    assert answer.exit_code == 2
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not store.exists()

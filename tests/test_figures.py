@@ -4,14 +4,19 @@ import io
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from PIL import Image
+from small_study import small_study
 
-from wdlg import figures
-from wdlg.attack import DLG, IDLG, WDLG
+from wdlg import data, figures
+from wdlg.attack import DLG, IDLG, WDLG, Attack
 from wdlg.errors import InputError
+from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired
+from wdlg.study.mechanism import kept_along
+from wdlg.study.runner import compute
 from wdlg.study.statistics import quartiles, success_curve
 
 
@@ -111,3 +116,63 @@ def test_a_figure_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="must be a place one can write to"):
         figures.save(figures.method_diagram(), tmp_path / "no" / "method.png")
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Records of a small study, with a second data set's name for half of them."""
+    cells = [cell for cell in small_study().part("main") if cell.design.first_network < 2]
+    tables = []
+    for cell in cells:
+        table = compute(cell, data.load("digits"))
+        for name, value in cell.columns().items():
+            table[name] = value
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_a_trace_is_the_median_over_runs_and_holds_after_their_end(stored):
+    axes = figures.traces({"digits": stored}).axes[0]
+    for method, rows in stored.groupby("method"):
+        line = curves(axes)[method]
+        ends = [trace[-1] for trace in rows["trace_mse"]]
+        assert line.get_ydata()[-1] == pytest.approx(np.quantile(ends, 0.5, method="lower"))
+        starts = [trace[0] for trace in rows["trace_mse"]]
+        assert line.get_ydata()[0] == pytest.approx(np.quantile(starts, 0.5, method="lower"))
+        assert to_rgba(line.get_color()) == to_rgba(figures.LOOKS[method].color)
+
+
+def test_success_of_each_loss_is_drawn_at_its_share(stored):
+    table = stored.assign(mse=np.where(stored["method"] == "iDLG", 1e-5, 1.0), exploded=False)
+    axes = figures.success_of_each(table, {"digits": "Digits"}, ["iDLG", "WDLG"]).axes[0]
+    dots = [line for line in axes.lines if line.get_label() == "MSE < 0.01"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [1.0, 0.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["iDLG", "WDLG"]
+
+
+def test_success_by_rate_has_a_panel_for_each_optimiser(stored):
+    table = pd.concat(
+        [
+            stored.assign(optimizer=name, learning_rate=rate, mse=1e-5 if rate < 1 else 1.0)
+            for name in ("LBFGS", "Adam")
+            for rate in (0.1, 1.0)
+        ]
+    )
+    figure = figures.success_by_rate(table)
+    assert [axes.get_title() for axes in figure.axes] == ["LBFGS", "Adam"]
+    for container in figure.axes[0].containers:
+        assert list(container.lines[0].get_xdata()) == [0.1, 1.0]
+        assert list(container.lines[0].get_ydata()) == [1.0, 0.0]
+
+
+def test_kept_mass_is_drawn_case_by_case_with_the_median(digits):
+    cases = draw(digits, Design(networks=3, images=1))
+    losses = {"free": Wasserstein(eps=0), "tied": Wasserstein(penalty=float("inf"))}
+    attacks = [Attack(name, "bias_sign", loss, evaluations=40) for name, loss in losses.items()]
+    table = kept_along(cases, attacks, iterations=(0, 1))
+    assert (table[table["method"] == "tied"]["kept"] == 1).all()
+    assert table["kept"].between(0, 1 + 1e-6).all()
+    free = figures.kept_mass(table).axes[0]
+    assert len(free.lines) == 3 + 1
+    expected = table[table["method"] == "free"].groupby("iteration")["kept"].median()
+    assert list(free.lines[-1].get_ydata()) == pytest.approx(list(expected))

@@ -309,7 +309,7 @@ def study_status(study: str, store: str | None, processes: int | None, as_json: 
     from wdlg.study.runner import status
 
     loaded, records = _open_study(study, store)
-    count = require_count("--processes", processes or os.cpu_count() or 1)
+    count = require_count("--processes", (os.cpu_count() or 1) if processes is None else processes)
     rows, remarks = status(loaded, records)
     times = [row.seconds_left for row in rows]
     known = None if None in times else sum(filter(None, times)) / count

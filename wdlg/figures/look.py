@@ -19,7 +19,7 @@ class Look:
     """How a method is drawn, in every figure."""
 
     color: str
-    style: str
+    style: str | tuple[int, tuple[int, int]]
     marker: str
 
 
@@ -28,7 +28,7 @@ LOOKS = {
     "iDLG": Look("#D55E00", "--", "s"),
     "WDLG": Look("#009E73", "-.", "^"),
     "Euclidean": Look("#CC79A7", ":", "D"),
-    "Strongest": Look("#CC79A7", ":", "D"),
+    "Strongest": Look("#E69F00", (0, (6, 1)), "P"),
 }
 OTHER = Look("#555555", "-", "o")
 """For a method without a look of its own."""

@@ -76,7 +76,7 @@ def run(
         if not study.part(name):
             known = sorted({cell.part for cell in study.cells})
             raise InputError(f"--part is {name!r}, but must be one of {', '.join(known)}.")
-    require_count("processes", processes := processes or os.cpu_count() or 1)
+    require_count("processes", processes := (os.cpu_count() or 1) if processes is None else processes)
     cells = [cell for cell in study.cells if not parts or cell.part in parts]
     remarks = _clear(store, study, cells)
     absent = sorted({cell.dataset for cell in cells if not data.is_present(cell.dataset, data_dir)})
