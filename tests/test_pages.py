@@ -34,3 +34,8 @@ def test_a_result_that_is_not_there_says_what_to_run(tmp_path):
 
 def test_titles_are_the_catalogues():
     assert pages.title("mnist") == "MNIST"
+
+
+def test_a_study_without_records_says_what_to_run(tmp_path):
+    with pytest.raises(InputError, match=r"^store is .* run `wdlg study run x.yaml`"):
+        pages.study("x.yaml", str(tmp_path / "nothing"))

@@ -21,6 +21,7 @@ from wdlg.study.ledger import (
     Records,
     compare_all,
     from_store,
+    gain_table,
     ground,
     ledger,
     rules,
@@ -248,3 +249,13 @@ def test_entries_are_json_with_verdicts_of_the_list(tmp_path):
         assert set(content) >= {"id", "claim", "verdict", "condition", "numbers", "interval", "command"}
         assert content["verdict"] in VERDICTS
     assert ledger_module.rules()["level"] == 0.05
+
+
+def test_the_gain_is_that_of_the_paired_cases():
+    table = attacks({"Strongest": 1e-4, "iDLG": 1e-4})
+    table.loc[(table["method"] == "iDLG") & (table["case"] == 0), "mse"] = 1.0
+    found = gain_table(table, "Strongest", "iDLG").set_index("dataset")
+    assert list(found.index) == ["mnist", "lfw", "all together"]
+    assert set(found["gain in success"]) == {"+0.25 [0.25, 0.25]"}
+    assert set(found["gain in calm"]) == {"+0.00 [0.00, 0.00]"}
+    assert found.loc["all together", "cases"] == 80
