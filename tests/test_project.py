@@ -286,6 +286,9 @@ def test_the_readme_has_the_verdicts_of_the_records():
         condition = f": {entry.result.condition}" if entry.result.condition else ""
         assert f"| {entry.claim} | **{entry.result.verdict}**{condition} |" in readme, entry.id
         assert (ROOT / f"{entry.figure}.ipynb").exists()
+    gains = next(entry for entry in entries if entry.id == "strongest-loss").result.numbers
+    for score in ("success", "calm"):
+        assert "{mean:+.2f} [{low:.2f}, {high:.2f}]".format(**gains[score]["all"]) in readme
 
 
 def test_committed_records_are_whole_and_of_their_studies():

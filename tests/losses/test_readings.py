@@ -16,6 +16,7 @@ from scipy.stats import wasserstein_distance
 from wdlg.errors import InputError
 from wdlg.gradients import Gradient
 from wdlg.losses import Cosine, Euclidean, PseudoHuber, SquaredEuclidean, Wasserstein
+from wdlg.losses.transport import unit_of
 
 seeds = st.integers(0, 2**31)
 LONG = {"max_iterations": 5_000, "threshold": 1e-13}
@@ -359,17 +360,20 @@ def test_plain_and_dual_values_are_pots(first, second, cost, relative, penalty):
         np.testing.assert_allclose((plain[attack], dual[attack]), values, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Sinkhorn did not converge")  # nearly: compared all the same
 @settings(max_examples=10)
-@given(seeds, seeds)
-def test_debiased_values_are_pots_sinkhorn_divergence(first, second):
-    dummy, shared = random_gradient(first, scale=0.4), random_gradient(second, scale=0.4)
-    loss = Wasserstein(eps=1.0, value="debiased", **LONG)(dummy, shared)
+@given(seeds, seeds, st.booleans())
+def test_debiased_values_are_pots_sinkhorn_divergence_at_one_eps(first, second, relative):
+    dummy, shared = random_gradient(first, scale=0.2), random_gradient(second, scale=0.4)
+    loss = Wasserstein(eps=1.0, relative=relative, value="debiased", **LONG)(dummy, shared)
     for attack in range(3):
         total = 0.0
         for x, y in zip(points_of(dummy, attack), points_of(shared, attack), strict=True):
+            C = torch.from_numpy(squared(x, y))[None]
+            reg = unit_of(C, C.mean((1, 2))).item() if relative else 1.0
             # POT's own empirical_sinkhorn_divergence leaves the entropy out of its three values.
             between, ours, theirs = (
-                ot.solve(squared(*pair), reg=1.0, reg_type="KL", max_iter=5_000, tol=1e-10).value
+                ot.solve(squared(*pair), reg=reg, reg_type="KL", max_iter=5_000, tol=1e-10).value
                 for pair in ((x, y), (x, x), (y, y))
             )
             total += between - ours / 2 - theirs / 2
@@ -492,10 +496,10 @@ def test_saturated_outputs_leave_relative_transport_finite():
     dummy, shared, direction = (random_gradient(seed, classes=100, dtype=torch.float32) for seed in range(3))
     saturated = []
     for gradient in (dummy, shared):
-        error = (40 * torch.randn(3, 100, generator=generator)).softmax(1)
+        error = (12 * torch.randn(3, 100, generator=generator)).softmax(1)
         error[:, 0] -= 1
         saturated.append(Gradient(gradient.hidden, error, gradient.features))
-    assert saturated[0].error.abs().median() < 1e-20
+    assert 1e-18 < saturated[0].error.abs().median() < 1e-9
     for value, points in product(("plain", "dual", "debiased"), ("rows", "kernels")):
         loss = Wasserstein(eps=0.01, relative=True, value=value, points=points)
         assert (loss(*saturated) < 1e3).all()
