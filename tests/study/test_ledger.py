@@ -214,7 +214,7 @@ def test_a_claim_without_records_is_undecided_and_says_why():
         assert result.condition.startswith("there are no records")
 
 
-@settings(max_examples=10)
+@settings(max_examples=3)
 @given(st.integers(0, 2**31))
 def test_swapping_two_methods_turns_the_score_round(seed):
     random = np.random.default_rng(seed)
