@@ -9,8 +9,10 @@ from wdlg import data
 # One torch thread per test process: two multi-threaded processes on two cores get in each other's way.
 torch.set_num_threads(1)
 
-# A property's truth does not depend on how long a busy machine takes to find it.
-settings.register_profile("wdlg", deadline=None)
+# A property's truth does not depend on how long a busy machine takes to find it. Everyone gets the same
+# examples, so that a failure can be repeated; `pytest --hypothesis-profile=search` looks at new ones.
+settings.register_profile("wdlg", deadline=None, derandomize=True, database=None)
+settings.register_profile("search", deadline=None)
 settings.load_profile("wdlg")
 
 

@@ -364,6 +364,7 @@ def test_plain_and_dual_values_are_pots(first, second, cost, relative, penalty):
 @settings(max_examples=5)
 @given(first=seeds, second=seeds)
 def test_debiased_values_are_pots_sinkhorn_divergence_at_one_eps(relative, first, second):
+    assume(first != second)  # points in proportion have a small median cost, and POT does not converge
     dummy, shared = random_gradient(first, scale=0.2), random_gradient(second, scale=0.4)
     loss = Wasserstein(eps=1.0, relative=relative, value="debiased", **LONG)(dummy, shared)
     for attack in range(3):
