@@ -38,9 +38,12 @@ def rows(seed, classes=30, spread=3.0, features=20):
     st.sampled_from([0.05, 0.1, 1.0]),
     st.sampled_from([0.3, 3.0, 10.0]),
     st.integers(1, 60),
+    st.sampled_from([30, 300]),
 )
-def test_cost_is_that_of_the_full_matrix_after_any_number_of_iterations(seed, eps, spread, iterations):
-    problem, (e, f), (s, g) = rows(seed, spread=spread)
+def test_cost_is_that_of_the_full_matrix_after_any_number_of_iterations(
+    seed, eps, spread, iterations, classes
+):
+    problem, (e, f), (s, g) = rows(seed, spread=spread, classes=classes)
     cost = squared_distances(e[:, :, None] * f[:, None, :], s[:, :, None] * g[:, None, :])
     settings = {"eps": eps, "max_iterations": iterations, "threshold": 1e-6}
     full = (sinkhorn_plan(cost, **settings) * cost).sum((1, 2))

@@ -3,13 +3,14 @@
 The output layer's weight gradients are ``e ⊗ f`` and ``s ⊗ g``, so their rows lie on two lines, and the
 squared distances ``|f|² e_i² - 2 (f·g) e_i s_j + |g|² s_j²`` couple i and j by a product of numbers alone.
 The terms of i and of j go into the scalings of Sinkhorn's algorithm, which leaves the kernel
+``exp(c e_i s_j)`` with ``c = 2 (f·g) / eps``.
 
-    exp(x_i y_j),    x = sqrt(2 |f·g| / eps) e,    y = ± sqrt(2 |f·g| / eps) s.
-
-With thousands of classes nearly all x and y are small, since the entries of a softmax sum to one. Between
-small ones the exponential is a short power series, which turns a product with the kernel into two thin
-products; the few large ones are treated one by one. The iterates are those of
-:func:`~wdlg.losses.sinkhorn.sinkhorn_plan` to rounding in double precision.
+The scaling of row i is then a smooth function of e_i, ``u(e) = 1 / (n sum_j exp(c e s_j) v_j)``, and so is
+that of column j of s_j. With thousands of classes nearly all e and s are small, since the entries of a softmax
+sum to one, and over the interval of the small ones u and v are polynomials to rounding. So the small points
+are replaced by a few Chebyshev nodes: a sum over the points of a polynomial is a weighted sum over the
+nodes. Sinkhorn's algorithm runs on the nodes and the few large points; what it finds is interpolated to all.
+The iterates are those of :func:`~wdlg.losses.sinkhorn.sinkhorn_plan` to rounding in double precision.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SMALL = 1.0
-"""Entries of x and y up to this are small."""
+from wdlg.losses.sinkhorn import MOST_IN_A_ROUND
 
-TERMS = 18
-"""Terms of the power series: the first one left out is below 1 / 18!, rounding in double precision."""
+NODES = 32
+"""Chebyshev nodes that stand for all small points of a side."""
+
+REACH = 3.0
+"""Small points lie in an interval over whose half no exponent ``c e s`` changes by more than this. The nearest
+pole of u is a zero of its sum of exponentials, at least pi off the real axis in the same unit: polynomials on
+the nodes are then exact to (pi/3 + sqrt(1 + (pi/3)²))^-32, some 2e-13 (Trefethen 2013, theorem 8.2)."""
 
 LARGEST = 600.0
-"""Entries of x and y above this could overflow exp(x y) between a large and a small one."""
+"""Where sqrt(|c|) times an entry is above this, exponents are so large that their rounding is felt."""
 
 
 @dataclass(frozen=True)
@@ -71,91 +76,184 @@ class RankOneRows:
     ) -> tuple[Tensor, Tensor]:
         """``sum_j P_ij`` and ``sum_j P_ij s_j``, (P, n) each, without a graph."""
         e, s = self.left.detach().double(), self.right.detach().double()
-        rho = self.coupling.detach().double()[:, None]
-        scale = (2 * rho.abs() / eps).sqrt()
-        kernel = _Kernel(scale * e, scale * rho.sign() * s)
-        row_cost = self.left_square.detach().double()[:, None] * e**2 / eps
-        log_share = -math.log(e.shape[1])
+        c, row_rate, column_rate = (
+            part.detach().double()[:, None] / eps
+            for part in (2 * self.coupling, self.left_square, self.right_square)
+        )
+        # Algorithm 2 starts with v = 1, here exp(-column_rate s²), which must be smooth over the nodes, too.
+        rows, columns = _represent(e, c.abs() * _range(s)), _represent(s, c.abs() * _range(e), column_rate)
+        log_kernel = (c * rows.points)[:, :, None] * columns.points[:, None, :]
+        problem = _Reduced(log_kernel, rows, columns, share=1 / e.shape[1])
+        row_factor = row_rate * e**2
 
-        log_v = -self.right_square.detach().double()[:, None] * s**2 / eps
-        log_u = torch.zeros_like(log_v)
-        going = torch.ones(len(e), 1, dtype=torch.bool, device=e.device)
-        for iteration in range(max_iterations + 1):
-            next_u = log_share - kernel.times(log_v)
-            if iteration and iteration % look_every == 0:
-                # Algorithm 2's u has the costs of the rows in it.
-                change = ((next_u + row_cost).exp() - (log_u + row_cost).exp()).abs().sum(1, keepdim=True)
-                going = going & ~(change < threshold)
-            if iteration == max_iterations or not going.any():
-                break
-            log_u = torch.where(going, next_u, log_u)
-            log_v = torch.where(going, log_share - kernel.transposed_times(log_u), log_v)
+        log_v = -column_rate * columns.points**2
+        log_u = problem.next_u(log_v)
+        log_v = problem.next_v(log_u)
+        going = torch.ones_like(c, dtype=torch.bool)
+        done = 1
+        while done < max_iterations:
+            steps = min(look_every - done % look_every, max_iterations - done)
+            next_u, next_v = problem.iterate(log_u, log_v, steps)
+            log_u, log_v = torch.where(going, next_u, log_u), torch.where(going, next_v, log_v)
+            done += steps
+            if done < max_iterations:
+                change = problem.next_u(log_v).exp() - log_u.exp()
+                going = going & ~rows.is_small(change, row_factor, threshold)
+                if not going.any():
+                    break
 
-        def weighted(weight: Tensor) -> Tensor:
-            return (log_u + kernel.times(log_v + weight.log())).exp()
-
-        mass = weighted(torch.ones_like(s))
-        moment = weighted(s.clamp_min(0)) - weighted((-s).clamp_min(0))
+        sums = log_kernel + log_v[:, None, :]
+        largest = sums.amax(2, keepdim=True)
+        sums = (sums - largest).exp() * columns.weights[:, None, :]
+        mass, moment = sums.sum(2), (sums * columns.points[:, None, :]).sum(2)
+        scale = (log_u + largest[:, :, 0]).exp()
+        mass, moment = rows.at_all_points(torch.stack((scale * mass, scale * moment), dim=1)).unbind(1)
         return mass.to(self.left.dtype), moment.to(self.left.dtype)
 
 
-class _Kernel:
-    """``exp(x_i y_j)`` as an operator on logarithms of positive vectors, for P problems at once."""
+@dataclass(frozen=True)
+class _Reduced:
+    """P transport problems on large points and nodes, with the kernel ``exp(c e s)``.
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x_order, self.y_order = (part.abs().argsort(1, descending=True) for part in (x, y))
-        x, y = x.gather(1, self.x_order), y.gather(1, self.y_order)
-        self.large = int(torch.maximum((x.abs() > SMALL).sum(1), (y.abs() > SMALL).sum(1)).max())
-        (x_large, x_small), (y_large, y_small) = (
-            (part[:, : self.large], part[:, self.large :]) for part in (x, y)
-        )
-        self.log_large = x_large[:, :, None] * y_large[:, None, :]
-        self.large_small = (x_large[:, :, None] * y_small[:, None, :]).exp()
-        self.small_large = (x_small[:, :, None] * y_large[:, None, :]).exp()
-        powers = torch.arange(TERMS, dtype=x.dtype, device=x.device)
-        root_factorial = (torch.lgamma(powers + 1) / 2).exp()
-        self.x_powers, self.y_powers = (
-            part[:, :, None] ** powers / root_factorial for part in (x_small, y_small)
-        )
+    Attributes:
+        log_kernel: c e s, (P, rows, columns).
+        rows, columns: the points.
+        share: the mass of every point.
+    """
 
-    def times(self, log_weight: Tensor) -> Tensor:
-        """``log sum_j exp(x_i y_j) w_j`` from ``log w``, both (P, n)."""
-        sums = self._product(
-            log_weight.gather(1, self.y_order),
-            (self.log_large, self.large_small, self.small_large, self.x_powers, self.y_powers),
-        )
-        return torch.empty_like(sums).scatter(1, self.x_order, sums)
+    log_kernel: Tensor
+    rows: _Points
+    columns: _Points
+    share: float
 
-    def transposed_times(self, log_weight: Tensor) -> Tensor:
-        """``log sum_i exp(x_i y_j) w_i`` from ``log w``, both (P, n)."""
-        matrices = (self.log_large, self.small_large, self.large_small)
-        sums = self._product(
-            log_weight.gather(1, self.x_order),
-            (*(matrix.transpose(1, 2) for matrix in matrices), self.y_powers, self.x_powers),
-        )
-        return torch.empty_like(sums).scatter(1, self.y_order, sums)
+    def next_u(self, log_v: Tensor) -> Tensor:
+        """log u (P, rows) from log v (P, columns)."""
+        return math.log(self.share) - _log_sum(self.log_kernel + log_v[:, None, :], self.columns.weights)
 
-    def _product(self, log_weight: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
-        """The product in sorted order, large entries first."""
-        log_large, large_small, small_large, left_powers, right_powers = parts
-        of_large, of_small = log_weight[:, : self.large], log_weight[:, self.large :]
-        # Large and small weights may be hundreds of orders of magnitude apart: each has a scale of its own.
-        small, small_scale = _scaled(of_small)
-        large, large_scale = _scaled(of_large)
-        series = (left_powers @ (right_powers.transpose(1, 2) @ small)).clamp_min(0)
-        top = torch.logaddexp(
-            torch.logsumexp(log_large + of_large[:, None, :], dim=2),
-            (large_small @ small)[:, :, 0].log() + small_scale,
-        )
-        bottom = torch.logaddexp(
-            (small_large @ large)[:, :, 0].log() + large_scale, series[:, :, 0].log() + small_scale
-        )
-        return torch.cat((top, bottom), dim=1)
+    def next_v(self, log_u: Tensor) -> Tensor:
+        """log v (P, columns) from log u (P, rows)."""
+        kernel = self.log_kernel.transpose(1, 2)
+        return math.log(self.share) - _log_sum(kernel + log_u[:, None, :], self.rows.weights)
+
+    def iterate(self, log_u: Tensor, log_v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Some iterations: products with the plan so far where they are safe, else in the log domain."""
+        plan = (self.log_kernel + log_u[:, :, None] + (log_v[:, None, :] - math.log(self.share))).exp()
+        by_rows = self.rows.weights[:, :, None] * plan
+        by_columns = (self.columns.weights[:, None, :] * plan).transpose(1, 2).contiguous()
+        v = torch.ones_like(log_v)[:, None, :]
+        for _ in range(steps):
+            u = (v @ by_columns).reciprocal_()
+            v = (u @ by_rows).reciprocal_()
+        moved_u, moved_v = u[:, 0].log(), v[:, 0].log()
+        safe = moved_u.abs().amax(1, keepdim=True) + moved_v.abs().amax(1, keepdim=True) < MOST_IN_A_ROUND
+        next_u, next_v = log_u + moved_u, log_v + moved_v
+        if not safe.all():  # NaN is not safe
+            slow_u, slow_v = log_u, log_v
+            for _ in range(steps):
+                slow_u = self.next_u(slow_v)
+                slow_v = self.next_v(slow_u)
+            next_u, next_v = torch.where(safe, next_u, slow_u), torch.where(safe, next_v, slow_v)
+        return next_u, next_v
 
 
-def _scaled(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (P, k, 1) divided by their largest, and its logarithm (P, 1); zeros have logarithm -inf."""
-    if log_weight.shape[1] == 0:
-        return log_weight[:, :, None], log_weight.new_zeros(len(log_weight), 1)
-    largest = log_weight.amax(1, keepdim=True).clamp_min(torch.finfo(log_weight.dtype).min)
-    return (log_weight - largest).exp()[:, :, None], largest
+def _log_sum(exponents: Tensor, weights: Tensor) -> Tensor:
+    """``log sum_j w_j exp(t_ij)``; weights of nodes may be negative, the sum is not."""
+    largest = exponents.amax(2, keepdim=True)
+    return ((exponents - largest).exp() @ weights[:, :, None]).log()[:, :, 0] + largest[:, :, 0]
+
+
+@dataclass(frozen=True)
+class _Points:
+    """n points on a line for each of P problems, as a few large ones and nodes for the rest.
+
+    Attributes:
+        points: the large ones and then the nodes, (P, m).
+        weights: how many points each stands for, (P, m): 1, or the interpolatory weight of a node.
+        order: (P, n), the points by falling size.
+        large: how many are kept.
+        basis: Chebyshev polynomials at the small points, (P, NODES or 0, n - large).
+    """
+
+    points: Tensor
+    weights: Tensor
+    order: Tensor
+    large: int
+    basis: Tensor
+
+    def at_all_points(self, values: Tensor) -> Tensor:
+        """Functions (P, r, m), known at the large points and the nodes, at all points (P, r, n)."""
+        large, nodes = values[:, :, : self.large], values[:, :, self.large :]
+        small = (nodes @ _to_coefficients(values)) @ self.basis if nodes.shape[2] else nodes
+        both = torch.cat((large, small), dim=2)
+        order = self.order[:, None, :].expand_as(both)
+        return torch.empty_like(both).scatter_(2, order, both)
+
+    def is_small(self, values: Tensor, log_factor: Tensor, threshold: float) -> Tensor:
+        """Whether the sum over all points of ``|f| exp(log_factor)`` is below a threshold, (P, 1).
+
+        Args:
+            values: f at the large points and the nodes, (P, m).
+            log_factor: at all points, (P, n).
+            threshold: above 0.
+        """
+        factor = log_factor.gather(1, self.order[:, : self.large]).exp()
+        of_large = (values[:, : self.large].abs() * factor).sum(1, keepdim=True)
+        if not (of_large < threshold).any():  # no need to ask the small ones
+            return of_large < threshold
+        everywhere = self.at_all_points(values[:, None, :])[:, 0].abs() * log_factor.exp()
+        return everywhere.sum(1, keepdim=True) < threshold
+
+
+def _represent(values: Tensor, rate: Tensor, square_rate: Tensor | None = None) -> _Points:
+    """Large points and nodes for ``values`` (P, n).
+
+    Args:
+        values: the points.
+        rate: most change of an exponent with the point, (P, 1).
+        square_rate: the first scaling is ``exp(-square_rate x²)``, (P, 1).
+    """
+    order = values.abs().argsort(1, descending=True)
+    values = values.gather(1, order)
+    backwards = values.flip(1)
+    highest, lowest = backwards.cummax(1).values.flip(1), backwards.cummin(1).values.flip(1)
+    wide = (highest - lowest) / 2 * rate > REACH
+    if square_rate is not None:
+        wide |= square_rate * values**2 > 1
+    large = int(wide.sum(1).max())
+    if large + NODES >= values.shape[1]:
+        none = values.new_zeros(len(values), 0, 0)
+        return _Points(values, torch.ones_like(values), order, values.shape[1], none)
+    centre, half = ((highest + lowest) / 2)[:, large, None], ((highest - lowest) / 2)[:, large, None]
+    basis = _polynomials((values[:, large:] - centre) / half.clamp_min(torch.finfo(values.dtype).tiny))
+    nodes = centre + half * _nodes(values)
+    kept = values[:, :large]
+    weights = basis.sum(2) @ _to_coefficients(values).T
+    return _Points(
+        torch.cat((kept, nodes), 1), torch.cat((torch.ones_like(kept), weights), 1), order, large, basis
+    )
+
+
+def _range(values: Tensor) -> Tensor:
+    return values.amax(1, keepdim=True) - values.amin(1, keepdim=True)
+
+
+def _nodes(like: Tensor) -> Tensor:
+    """The zeros of the Chebyshev polynomial of degree NODES, (NODES,)."""
+    places = torch.arange(NODES, dtype=like.dtype, device=like.device)
+    return torch.cos((places + 0.5) * (torch.pi / NODES))
+
+
+def _polynomials(t: Tensor) -> Tensor:
+    """Chebyshev polynomials T_0 ... T_(NODES - 1) at t in [-1, 1], (P, k) to (P, NODES, k)."""
+    values = t.new_empty(len(t), NODES, t.shape[1])
+    values[:, 0], values[:, 1] = 1, t
+    for degree in range(2, NODES):
+        torch.mul(t, values[:, degree - 1], out=values[:, degree]).mul_(2).sub_(values[:, degree - 2])
+    return values
+
+
+def _to_coefficients(like: Tensor) -> Tensor:
+    """(NODES, NODES): values at the nodes, times this, are coefficients of Chebyshev polynomials."""
+    matrix = _polynomials(_nodes(like)[None])[0].T * (2 / NODES)
+    matrix[:, 0] /= 2
+    return matrix
