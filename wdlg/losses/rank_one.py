@@ -6,10 +6,12 @@ The terms of i and of j go into the scalings of Sinkhorn's algorithm, which leav
 ``exp(c e_i s_j)`` with ``c = 2 (f·g) / eps``.
 
 The scaling of row i is then a smooth function of e_i, ``u(e) = 1 / (n sum_j exp(c e s_j) v_j)``, and so is
-that of column j of s_j. With thousands of classes nearly all e and s are small, since the entries of a softmax
-sum to one, and over the interval of the small ones u and v are polynomials to rounding. So the small points
-are replaced by a few Chebyshev nodes: a sum over the points of a polynomial is a weighted sum over the
-nodes. Sinkhorn's algorithm runs on the nodes and the few large points; what it finds is interpolated to all.
+that of column j of s_j. With thousands of classes nearly all e and s are small, since the entries of a
+softmax sum to one, and over the interval of the small ones u and v are polynomials to rounding. So the
+small points are replaced by a few Chebyshev nodes: a sum over the points of a polynomial is a weighted sum
+over the nodes. Sinkhorn's algorithm runs on the nodes and the few large points; what it finds is
+interpolated to all.
+
 The iterates are those of :func:`~wdlg.losses.sinkhorn.sinkhorn_plan` to rounding in double precision.
 """
 
@@ -27,9 +29,10 @@ NODES = 32
 """Chebyshev nodes that stand for all small points of a side."""
 
 REACH = 3.0
-"""Small points lie in an interval over whose half no exponent ``c e s`` changes by more than this. The nearest
-pole of u is a zero of its sum of exponentials, at least pi off the real axis in the same unit: polynomials on
-the nodes are then exact to (pi/3 + sqrt(1 + (pi/3)²))^-32, some 2e-13 (Trefethen 2013, theorem 8.2)."""
+"""Small points lie in an interval over whose half no exponent ``c e s`` changes by more than this. The
+nearest pole of u is a zero of its sum of exponentials, at least pi off the real axis in the same unit:
+polynomials on the nodes are then exact to (pi/3 + sqrt(1 + (pi/3)²))^-32, some 2e-13 (Trefethen 2013,
+theorem 8.2)."""
 
 LARGEST = 600.0
 """Where sqrt(|c|) times an entry is above this, exponents are so large that their rounding is felt."""
