@@ -189,6 +189,15 @@ def test_large_rates():
     assert (result.verdict, result.condition) == (CONDITION, "with LBFGS")
 
 
+def test_rates_are_not_judged_before_every_method_has_run_at_each():
+    table = rates({"WDLG": (1.0,), "iDLG": (1.0,), "DLG": (0.1,)})
+    of_wdlg = table["method"] == "WDLG"
+    for lost in (of_wdlg, of_wdlg & (table["optimizer"] == "LBFGS") & (table["learning_rate"] == 10)):
+        result = verdicts(rates=table[~lost])["large-rates"]
+        assert result.verdict == UNDECIDED
+        assert "no records of WDLG" in result.condition
+
+
 def test_rate_threshold():
     inside = rates({"WDLG": (1.0,), "iDLG": (), "DLG": ()})
     # The best rate is inside, but the first rates are equal: not strictly better up to it, still monotonic.

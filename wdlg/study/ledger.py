@@ -420,9 +420,12 @@ def large_rates(records: Records, *, method: str, opponents: list[str], works: f
     table = table.assign(success=_success(table))
     largest: dict[str, dict[str, float]] = {}
     for optimizer, rows in table.groupby("optimizer"):
-        shares = rows.groupby(["method", "learning_rate"])["success"].mean()
+        shares = rows.pivot_table("success", "learning_rate", "method", aggfunc="mean")
+        for name in (method, *opponents):
+            if name not in shares or shares[name].isna().any():
+                raise NotMeasuredError(f"there are no records of {name} with {optimizer} at some rates")
         largest[str(optimizer)] = {
-            name: float(max(shares[name][shares[name] >= works].index, default=0.0))
+            name: float(max(shares.index[shares[name] >= works], default=0.0))
             for name in (method, *opponents)
         }
     won = [
