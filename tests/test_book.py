@@ -16,6 +16,7 @@ import pytest
 import yaml
 from nbformat import v4
 from PIL import Image
+from small_study import CONTENT
 
 from wdlg import book
 from wdlg.errors import InputError
@@ -113,10 +114,22 @@ def built(tmp_path_factory):
     stale = root / "book" / "executed" / "notebooks" / "results"
     stale.mkdir(parents=True)
     (stale / "stale").touch()
+    old = root / "results" / "quick" / "labels" / "digits"
+    old.mkdir(parents=True)
+    (old / "stale.parquet").touch()
+    (root / "studies").mkdir()
+    parts = {"labels": CONTENT["parts"]["labels"]}
+    (root / "studies" / "quick.yaml").write_text(yaml.safe_dump(CONTENT | {"parts": parts}))
     # The figure and the glue are made by the library's own functions, as in the real notebooks.
     result = wdlg_book(root)
     assert result.returncode == 0, result.stdout + result.stderr
     return root, result.stdout
+
+
+def test_the_quick_study_is_computed_from_scratch(built):
+    root, _ = built
+    records = root / "book" / "executed" / "results" / "quick" / "labels" / "digits"
+    assert [path.name for path in records.iterdir()] == ["sigmoid.parquet"]
 
 
 def wdlg_book(root, *arguments):

@@ -16,6 +16,7 @@ from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired
 from wdlg.study.mechanism import kept_along
+from wdlg.study.records import PICTURE_ITERATIONS, values_at
 from wdlg.study.runner import compute
 from wdlg.study.statistics import quartiles, success_curve
 
@@ -39,7 +40,7 @@ def test_a_notebook_is_given_an_opaque_png(outcome):
 
 
 def test_every_method_keeps_its_colour_and_line_style(outcome):
-    figure = figures.convergence({"digits": outcome}, iterations=3)
+    figure = figures.convergence({"digits": outcome.records})
     for method, line in curves(figure.axes[0]).items():
         assert to_rgba(line.get_color()) == to_rgba(figures.LOOKS[method].color)
         assert line.get_linestyle() == figures.LOOKS[method].style
@@ -47,15 +48,17 @@ def test_every_method_keeps_its_colour_and_line_style(outcome):
 
 
 def test_convergence_draws_the_median_of_all_runs(outcome):
-    figure = figures.convergence({"digits": outcome}, iterations=3)
+    figure = figures.convergence({"digits": outcome.records})
     for row, quantity in enumerate(("loss", "mse")):
         for method, line in curves(figure.axes[row]).items():
-            middle = quartiles(outcome.by_iteration(quantity, method, 3))[1]
+            runs = outcome.records[outcome.records["method"] == method]
+            places = line.get_xdata()
+            middle = quartiles(values_at(runs, quantity, places, against="iteration"))[1]
             np.testing.assert_array_equal(line.get_ydata(), middle)
 
 
 def test_the_papers_form_moves_every_curve_to_the_same_floor(outcome):
-    figure = figures.convergence({"digits": outcome}, iterations=3, form="paper")
+    figure = figures.convergence({"digits": outcome.records}, form="paper")
     for axes in figure.axes:
         for line in axes.lines:
             assert np.nanmin(line.get_ydata()) == pytest.approx(0, abs=1e-12)
@@ -87,8 +90,8 @@ def test_the_one_stem_that_points_down_is_the_label():
 
 def test_axes_are_labelled(outcome):
     for figure in (
-        figures.mse_against_loss({"digits": outcome}, iterations=3),
-        figures.learning_rates({0.1: outcome, 1.0: outcome}, iterations=3, quantity="mse"),
+        figures.mse_against_loss({"digits": outcome.records}),
+        figures.learning_rates(outcome.records.assign(learning_rate=0.1), quantity="mse"),
         figures.loss_lines(np.linspace(0, 1, 3), {"squared": np.ones((1, 3))}, titles=["line"]),
         figures.plan_maps({"plan": np.eye(3) / 3}),
     ):
@@ -131,8 +134,8 @@ def stored():
     return pd.concat(tables, ignore_index=True)
 
 
-def test_a_trace_is_the_median_over_runs_and_holds_after_their_end(stored):
-    axes = figures.traces({"digits": stored}).axes[0]
+def test_convergence_begins_at_the_starts_and_holds_after_the_ends(stored):
+    axes = figures.convergence({"digits": stored}, against="evaluation").axes[1]
     for method, rows in stored.groupby("method"):
         line = curves(axes)[method]
         ends = [trace[-1] for trace in rows["trace_mse"]]
@@ -140,6 +143,31 @@ def test_a_trace_is_the_median_over_runs_and_holds_after_their_end(stored):
         starts = [trace[0] for trace in rows["trace_mse"]]
         assert line.get_ydata()[0] == pytest.approx(np.quantile(starts, 0.5, method="lower"))
         assert to_rgba(line.get_color()) == to_rgba(figures.LOOKS[method].color)
+
+
+def test_each_curve_of_a_learning_rate_is_of_its_own_runs(stored):
+    both = pd.concat([stored.assign(learning_rate=rate) for rate in (0.1, 1.0)], ignore_index=True)
+    faster = both["learning_rate"] == 1.0
+    both.loc[faster, "trace_mse"] = both.loc[faster, "trace_mse"].map(lambda trace: trace / 2)
+    for axes in figures.learning_rates(both, quantity="mse").axes:
+        lines = curves(axes)
+        np.testing.assert_allclose(lines["1"].get_ydata(), lines["0.1"].get_ydata() / 2)
+
+
+def test_recovered_images_are_shown_beside_the_private_one(stored, digits):
+    first = stored[(stored["network"] == 0) & (stored["case"] == 0)]
+    private = digits.tensor([int(first["image"].iloc[0])])[0].numpy()
+    figure = figures.recovered(first, {"digits": private})
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), private[0])
+    for axes, (_, record) in zip(figure.axes[1:], first.iterrows(), strict=True):
+        image = axes.images[0].get_array()
+        assert axes.get_title() == record["method"]
+        # Stored in 256 steps and clamped: never farther from the private image than the one recovered was.
+        assert np.mean((image - private[0]) ** 2) <= record["mse"] + 1 / 255
+    steps = figures.on_the_way(first, None)
+    assert len(steps.axes) == len(first) * (len(PICTURE_ITERATIONS) + 1)
+    last = steps.axes[len(PICTURE_ITERATIONS) - 1].images[0].get_array()
+    np.testing.assert_array_equal(last, figure.axes[1].images[0].get_array())
 
 
 def test_success_of_each_loss_is_drawn_at_its_share(stored):

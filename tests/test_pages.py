@@ -2,6 +2,8 @@
 
 import pandas as pd
 import pytest
+import yaml
+from small_study import CONTENT
 
 from wdlg import pages
 from wdlg.errors import InputError
@@ -39,3 +41,32 @@ def test_titles_are_the_catalogues():
 def test_a_study_without_records_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match=r"^store is .* run `wdlg study run x.yaml`"):
         pages.study("x.yaml", str(tmp_path / "nothing"))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A study file with a data set that is there and one that is not, and a folder for records."""
+    parts = {"labels": CONTENT["parts"]["labels"] | {"datasets": ["digits", "svhn"]}}
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(CONTENT | {"parts": parts}))
+    return str(file), str(tmp_path / "records")
+
+
+def test_a_page_computes_what_is_missing_once(small, tmp_path, capsys):
+    file, store = small
+    planned, stored = pages.study(file, store, parts=["labels"], compute=True, data_dir=str(tmp_path))
+    assert capsys.readouterr().out.startswith(f"{pages.MISSING} svhn is missing")
+    records = stored.read_all(planned.part("labels"))
+    assert len(records) == 2 * CONTENT["parts"]["labels"]["gradients"]
+    written = {path: path.stat().st_mtime_ns for path in stored.folder.rglob("*.parquet")}
+    pages.study(file, store, parts=["labels"], compute=True, data_dir=str(tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in stored.folder.rglob("*.parquet")} == written
+    capsys.readouterr()
+    pages.study(file, store)
+    assert capsys.readouterr().out == f"{pages.MISSING} svhn has no records in {store}.\n"
+
+
+def test_a_private_image_that_is_not_there_is_reported(tmp_path, capsys):
+    assert pages.private_image("svhn", 0, str(tmp_path)) is None
+    assert capsys.readouterr().out.startswith(f"{pages.MISSING} svhn has no sample file")
+    assert pages.private_image("digits", 0).shape == (1, 8, 8)

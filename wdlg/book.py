@@ -30,6 +30,9 @@ from wdlg.pages import MISSING
 
 PROFILES = ("quick", "paper")
 
+FROM_SCRATCH = ("quick",)
+"""Profiles whose study is computed anew by each build; the records of the others are in the repository."""
+
 LAST = ("05_conclusion", "00_summary")
 """Notebooks that read what the others left, in this order."""
 
@@ -115,11 +118,11 @@ def build(
     """Execute the notebooks with a profile's parameters and build the pages.
 
     Args:
-        profile: "quick" (embedded images) or "paper" (the data sets of the paper).
+        profile: "quick" (computes a small study on embedded images) or "paper" (reads the committed records).
         root: a folder in the checkout; None for the working folder.
         data_dir: folder of the sample files, handed to the notebooks as ``WDLG_DATA``.
-        jobs: notebooks that run side by side, one thread each; None for the number of cores, at most 2, since
-            a notebook of the paper profile can need several GB.
+        jobs: notebooks, or cells of the study, that run side by side, one thread each; None for the number of
+            cores, at most 2, since a notebook of the paper profile can need several GB.
 
     Returns:
         The page to open.
@@ -144,6 +147,7 @@ def build(
     started = time.perf_counter()
     names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
     with _terminated_like_interrupted():
+        _compute_study(checkout, profile, jobs)
         _Execution(checkout, parameters, environment, names).run(jobs)
         _make_pages(checkout, environment)
     page = checkout.pages / "index.html"
@@ -173,14 +177,37 @@ def _stage(checkout: Checkout) -> None:
     for results in checkout.root.glob("benchmarks/*.json"):
         (checkout.executed / "benchmarks").mkdir(exist_ok=True)
         shutil.copy(results, checkout.executed / "benchmarks")
-    for folder in ("studies", "results"):
-        if (checkout.root / folder).is_dir():
-            shutil.copytree(checkout.root / folder, checkout.executed / folder)
+    if (checkout.root / "studies").is_dir():
+        shutil.copytree(checkout.root / "studies", checkout.executed / "studies")
+    for records in checkout.root.glob("results/*"):
+        if records.name not in FROM_SCRATCH:
+            shutil.copytree(records, checkout.executed / "results" / records.name)
     shutil.copytree(
         checkout.root / "book",
         checkout.executed / "book",
         ignore=shutil.ignore_patterns("executed", "_build"),
     )
+
+
+def _compute_study(checkout: Checkout, profile: str, processes: int) -> None:
+    """Compute the study that the pages of a profile read, unless its records came with the sources."""
+    file = checkout.executed / "studies" / f"{profile}.yaml"
+    if profile not in FROM_SCRATCH or not file.exists():
+        return
+    # Only now: this import takes seconds, and a build without a study does not need it.
+    from wdlg.study import runner, specification, store
+
+    click.echo(f"Computing the study {file.name}")
+    started = time.perf_counter()
+    planned = specification.load(file)
+    runner.run(
+        planned,
+        store.Store(checkout.executed / "results" / profile),
+        processes=processes,
+        progress=sys.stderr.isatty(),
+    )
+    attacks = sum(cell.attacks for cell in planned.cells)
+    click.echo(f"{attacks:,} attacks and gradients done in {time.perf_counter() - started:.0f} s")
 
 
 class _Execution:

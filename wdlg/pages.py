@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wdlg import data
 from wdlg.errors import InputError
+from wdlg.study.runner import run
 from wdlg.study.specification import Study
 from wdlg.study.specification import load as load_study
 from wdlg.study.store import Store
@@ -65,15 +67,47 @@ def recall(name: str, results_dir: str) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def study(file: str, store: str) -> tuple[Study, Store]:
-    """A study and the store of its committed records.
+def study(
+    file: str,
+    store: str,
+    *,
+    parts: Sequence[str] = (),
+    compute: bool = False,
+    data_dir: str | None = None,
+) -> tuple[Study, Store]:
+    """A study and the store of its records.
+
+    Args:
+        file: of the study.
+        store: folder of the records.
+        parts: of the study that the page is about; all if empty.
+        compute: compute what is missing of these parts. Else each data set without a record is reported.
+        data_dir: folder of the sample files.
 
     Raises:
-        InputError: the study cannot be read, or the store is not there.
+        InputError: the study cannot be read, or the store is not there and nothing is to be computed.
     """
-    if not Path(store).is_dir():
+    if not (compute or Path(store).is_dir()):
         raise InputError(f"store is {store!r}, but must be a folder of records: run `wdlg study run {file}`.")
-    return load_study(file), Store(Path(store))
+    planned, stored = load_study(file), Store(Path(store))
+    if compute:
+        remarks = run(planned, stored, parts=parts, data_dir=data_dir)
+    else:
+        cells = [cell for cell in planned.cells if not parts or cell.part in parts]
+        there = {cell.dataset for cell in cells if (stored.folder / cell.path).exists()}
+        names = dict.fromkeys(cell.dataset for cell in cells)
+        remarks = [f"{name} has no records in {store}." for name in names if name not in there]
+    for remark in remarks:
+        print(MISSING, remark)
+    return planned, stored
+
+
+def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.ndarray | None:
+    """An image of a sample, (C, H, W); None, which is reported, if the sample is not there."""
+    if not data.is_present(dataset, data_dir):
+        print(f"{MISSING} {dataset} has no sample file in {data.data_dir(data_dir)}: no private image here.")
+        return None
+    return data.load(dataset, data_dir).tensor([index])[0].numpy()
 
 
 def measurements(name: str, benchmarks_dir: str) -> Any:

@@ -1,4 +1,4 @@
-"""Paired runs: the same cases for every method, every run in the table, traces that fit the records."""
+"""Paired runs: the same cases for every method, every run in the table with traces that fit it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wdlg.attack import DLG, IDLG, WDLG
-from wdlg.study import Design, draw, paired, run_paired
+from wdlg.study import Design, draw, paired, records, run_paired
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,12 @@ def test_the_private_image_has_loss_zero_for_idlg_and_not_for_wdlg(outcome):
     assert at_truth.min()["WDLG"] > 0
 
 
-def test_curves_start_at_the_first_loss_and_end_at_the_last(outcome):
-    curve = outcome.by_iteration("loss", "iDLG", 50)
-    rows = outcome.records[outcome.records["method"] == "iDLG"]
-    np.testing.assert_allclose(curve[:, 0], rows["loss_first"])
-    np.testing.assert_allclose(curve[:, -1], rows["loss"])
-    errors = outcome.by_iteration("mse", "iDLG", 50)
-    np.testing.assert_allclose(errors[:, -1], rows["mse"], rtol=1e-5)
+def test_traces_start_at_the_first_loss_and_end_at_the_last(outcome):
+    for column in ("loss", "mse"):
+        traces = outcome.records[f"trace_{column}"]
+        first = "loss_first" if column == "loss" else "mse_start"
+        np.testing.assert_allclose([trace[0] for trace in traces], outcome.records[first], rtol=1e-5)
+        np.testing.assert_allclose([trace[-1] for trace in traces], outcome.records[column], rtol=1e-5)
 
 
 def test_a_large_output_layer_is_shared_with_the_same_results(digits, monkeypatch):
@@ -45,8 +44,9 @@ def test_a_large_output_layer_is_shared_with_the_same_results(digits, monkeypatc
     copied = run_paired(cases, attack, snapshot_iterations=(1,))
     monkeypatch.setattr(paired, "SHARE_ABOVE_CLASSES", 1)
     shared = run_paired(cases, attack, snapshot_iterations=(1,))
-    np.testing.assert_allclose(shared.loss["iDLG"], copied.loss["iDLG"], rtol=1e-2)
-    np.testing.assert_allclose(shared.loss["iDLG"][:, :5], copied.loss["iDLG"][:, :5], rtol=1e-4)
+    for one, other in zip(shared.records["trace_loss"], copied.records["trace_loss"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2)
+        np.testing.assert_allclose(one[:5], other[:5], rtol=1e-4)
     assert shared.records["image"].tolist() == copied.records["image"].tolist()
     assert shared.snapshots["iDLG"].shape == copied.snapshots["iDLG"].shape
 
@@ -60,7 +60,6 @@ def test_several_processes_bring_what_one_does(digits):
     columns = [name for name in alone.records if name != "seconds"]
     pd.testing.assert_frame_equal(alone.records[columns], together.records[columns], rtol=1e-3)
     for method in ("DLG", "WDLG"):
-        np.testing.assert_allclose(alone.mse[method], together.mse[method], rtol=1e-3)
         np.testing.assert_allclose(alone.snapshots[method], together.snapshots[method], rtol=1e-3, atol=1e-3)
 
 
@@ -70,7 +69,7 @@ def test_ctrl_c_is_passed_on_so_that_no_partial_result_looks_whole(digits, monke
     def interrupted(self, attacks, evaluation, iterations, images, loss):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(paired.MSETrace, "__call__", interrupted)
+    monkeypatch.setattr(records.MSETrace, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_paired(cases, [IDLG])
 

@@ -4,13 +4,13 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
-from wdlg.figures.images import image_grid, show_image, single_attack, unfolding
+from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
 from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
-from wdlg.figures.studies import success_by_rate, success_of_each, traces
+from wdlg.figures.studies import success_by_rate, success_of_each
 from wdlg.figures.transport import kept_mass, lines, loss_lines, plan_maps, point_plans
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "loss_lines",
     "method_diagram",
     "mse_against_loss",
+    "on_the_way",
     "plan_maps",
     "point_plans",
+    "recovered",
     "rule_accuracy",
     "saturation",
     "save",
@@ -38,6 +40,5 @@ __all__ = [
     "success_by_rate",
     "success_curves",
     "success_of_each",
-    "traces",
     "unfolding",
 ]

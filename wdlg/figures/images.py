@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wdlg import data
 from wdlg.figures.look import LOOKS, Picture
 from wdlg.study.paired import Outcome
+from wdlg.study.records import PICTURE_ITERATIONS, as_images
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
@@ -47,6 +50,54 @@ def image_grid(
     return figure
 
 
+def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -> Figure:
+    """The private image and what each method recovered, one case and one row for each data set.
+
+    Args:
+        records: one row for each data set and method, with pictures; see :func:`wdlg.study.runner.compute`.
+        private: the private image (C, H, W) by data set, None if it is not at hand.
+    """
+    methods = list(records["method"].unique())
+    rows, notes = [], []
+    for name, image in private.items():
+        part = records[records["dataset"] == name].set_index("method")
+        images = {method: _stored(part.loc[method])[-1] for method in part.index}
+        blank = np.ones_like(next(iter(images.values())))
+        rows.append([blank if image is None else image, *(images.get(method, blank) for method in methods)])
+        errors = [f"MSE {part['mse'][method]:.2g}" if method in images else "not run" for method in methods]
+        notes.append(["not at hand" if image is None else "", *errors])
+    return image_grid(
+        rows,
+        row_titles=[data.CATALOGUE[name].title for name in private],
+        column_titles=["private image", *methods],
+        notes=notes,
+        size=1.3,
+    )
+
+
+def on_the_way(records: pd.DataFrame, private: np.ndarray | None) -> Figure:
+    """One case in steps: a row for each method with its images at ``PICTURE_ITERATIONS``.
+
+    Args:
+        records: one row for each method, with pictures.
+        private: the private image (C, H, W), None if it is not at hand.
+    """
+    rows = []
+    for _, record in records.iterrows():
+        images = _stored(record)
+        rows.append([*images, np.ones_like(images[0]) if private is None else private])
+    return image_grid(
+        rows,
+        row_titles=list(records["method"]),
+        column_titles=[*(f"iteration {number}" for number in PICTURE_ITERATIONS[:-1]), "end", "private"],
+    )
+
+
+def _stored(record: pd.Series) -> np.ndarray:
+    height, width, channels = data.CATALOGUE[record["dataset"]].shape
+    return as_images(record["pictures"], (channels, height, width))
+
+
 def single_attack(outcome: Outcome, method: str, *, start: np.ndarray) -> Figure:
     """One attack: the private image, the start, the last iterate, and the loss at each evaluation."""
     figure = Picture(figsize=(9, 2.8))
@@ -57,7 +108,9 @@ def single_attack(outcome: Outcome, method: str, *, start: np.ndarray) -> Figure
         show_image(axes, picture)
         axes.set_title(title, fontsize="small")
     look = LOOKS[method]
-    curve.semilogy(np.arange(1, outcome.loss[method].shape[1] + 1), outcome.loss[method][0], color=look.color)
+    record = outcome.records[outcome.records["method"] == method].iloc[0]
+    curve.plot(record["trace_evaluation"] + 1, record["trace_loss"], color=look.color)
+    curve.set(xscale="log", yscale="log")
     curve.set(xlabel="gradient evaluations", ylabel="matching loss")
     return figure
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from wdlg.errors import InputError
 
@@ -64,14 +65,14 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def legend_below(figure: Figure) -> None:
+def legend_below(figure: Figure) -> Legend:
     """One entry for each name in any panel, under all panels."""
     entries = {
         name: handle
         for axes in figure.axes
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
+    return figure.legend(
         list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize="small"
     )
 

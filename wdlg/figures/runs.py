@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, legend_below
-from wdlg.study.paired import Outcome
+from wdlg.study.records import values_at
 from wdlg.study.statistics import quartiles, success_curve
+
+STEPS = {"iteration": "iterations", "evaluation": "gradient evaluations"}
+"""What the axes call the steps of an attack."""
 
 
 def success_curves(
@@ -58,46 +61,52 @@ def success_curves(
 
 
 def convergence(
-    outcomes: Mapping[str, Outcome],
+    tables: Mapping[str, pd.DataFrame],
     *,
-    iterations: int,
+    against: str = "iteration",
     form: str = "log axis",
     quantities: Sequence[str] = ("loss", "mse"),
 ) -> Figure:
-    """Loss and MSE against iteration, median and quartile band over runs, one column for each data set.
+    """Loss and MSE as runs go on, median and quartile band, one column for each data set.
 
     Args:
-        outcomes: by data set title.
-        iterations: how many are shown.
+        tables: by data set title, records with traces.
+        against: "iteration" or "evaluation".
         form: "log axis", or "paper": the logarithm, shifted up so that the least value drawn is 0.
         quantities: which rows: "loss", "mse".
     """
-    figure = Picture(figsize=(2.8 * len(outcomes), 2.5 * len(quantities)))
-    grid = figure.subplots(len(quantities), len(outcomes), squeeze=False, sharex=True)
-    for column, (title, outcome) in enumerate(outcomes.items()):
+    figure = Picture(figsize=(2.8 * len(tables), 2.5 * len(quantities) + 0.5))
+    panels = figure.subplots(len(quantities), len(tables), squeeze=False, sharex="col")
+    for column, (title, table) in enumerate(tables.items()):
+        places = _places(table, against)
         for row, quantity in enumerate(quantities):
-            axes = grid[row, column]
-            bands = {
-                method: quartiles(outcome.by_iteration(quantity, method, iterations))
-                for method in outcome.loss
-            }
-            if form == "paper":
-                bands = {method: _shifted_log(band) for method, band in bands.items()}
-            for method, (low, middle, high) in bands.items():
-                look = LOOKS[method]
-                axes.plot(middle, color=look.color, linestyle=look.style, label=method, linewidth=2)
-                axes.fill_between(np.arange(iterations), low, high, color=look.color, alpha=0.15, linewidth=0)
+            axes = panels[row, column]
+            for method, runs in table.groupby("method", sort=False):
+                band = quartiles(values_at(runs, quantity, places, against=against))
+                low, middle, high = _shifted_log(band) if form == "paper" else band
+                look = LOOKS.get(str(method), OTHER)
+                style = {"color": look.color, "linestyle": look.style, "linewidth": 2}
+                axes.plot(places, middle, label=str(method), **style)
+                axes.fill_between(places, low, high, color=look.color, alpha=0.15, linewidth=0)
             if form == "log axis":
                 axes.set_yscale("log")
             if form == "log axis" and quantity == "mse":
                 axes.set_ylim(*ERROR_RANGE)
-            axes.set_title(title if row == 0 else "")
-            axes.set_xlabel("iteration" if row == len(quantities) - 1 else "")
-        for row, quantity in enumerate(quantities):
-            name = {"loss": "matching loss", "mse": "MSE"}[quantity]
-            grid[row, 0].set_ylabel(name if form == "log axis" else f"log {name}, shifted")
-    grid[0, 0].legend(fontsize="small")
+            axes.set(xscale="symlog", title=title if row == 0 else "")
+        panels[-1, column].set_xlabel(
+            {"iteration": "iterations", "evaluation": "gradient evaluations"}[against]
+        )
+    for row, quantity in enumerate(quantities):
+        name = {"loss": "matching loss", "mse": "MSE"}[quantity]
+        panels[row, 0].set_ylabel(name if form == "log axis" else f"log {name}, shifted")
+    legend_below(figure)
     return figure
+
+
+def _places(table: pd.DataFrame, against: str) -> np.ndarray:
+    """Numbers of evaluations or iterations at which traces are drawn: 0 to the last, dense at first."""
+    last = max((trace[-1] for trace in table[f"trace_{against}"] if len(trace)), default=0) + 1
+    return np.unique(np.concatenate(([0], np.geomspace(1, last, 120).round()))).astype(int)
 
 
 def _shifted_log(
@@ -109,50 +118,58 @@ def _shifted_log(
     return low - shift, middle - shift, high - shift
 
 
-def mse_against_loss(outcomes: Mapping[str, Outcome], *, iterations: int) -> Figure:
-    """MSE against loss, one line for each run, one column for each data set."""
-    figure = Picture(figsize=(2.8 * len(outcomes), 2.9))
-    panels = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
-    for axes, (title, outcome) in zip(panels, outcomes.items(), strict=True):
-        for method in outcome.loss:
-            look = LOOKS[method]
-            loss = outcome.by_iteration("loss", method, iterations)
-            error = outcome.by_iteration("mse", method, iterations)
-            for case in range(len(loss)):
-                axes.plot(
-                    loss[case],
-                    error[case],
-                    color=look.color,
-                    linestyle=look.style,
-                    alpha=0.5,
-                    linewidth=1,
-                    label=method if case == 0 else None,
-                )
+def mse_against_loss(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """MSE against loss, one line for each run, one column for each data set.
+
+    Args:
+        tables: by data set title, records with traces.
+    """
+    figure = Picture(figsize=(2.8 * len(tables), 3.2))
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        for method, runs in table.groupby("method", sort=False):
+            look = LOOKS.get(str(method), OTHER)
+            style = {"color": look.color, "linestyle": look.style, "linewidth": 1}
+            for number, (loss, error) in enumerate(zip(runs["trace_loss"], runs["trace_mse"], strict=True)):
+                name = str(method) if number == 0 else None
+                axes.plot(loss, error, alpha=max(0.2, 2 / len(runs)), label=name, **style)
         axes.set(xscale="log", yscale="log", xlabel="matching loss", title=title, ylim=ERROR_RANGE)
     panels[0].set_ylabel("MSE")
-    panels[0].legend(fontsize="small")
+    for line in legend_below(figure).get_lines():
+        line.set_alpha(1)
     return figure
 
 
-def learning_rates(outcomes: Mapping[float, Outcome], *, iterations: int, quantity: str) -> Figure:
-    """Median loss or MSE against iteration, one panel for each method, one curve for each learning rate."""
-    methods = list(next(iter(outcomes.values())).loss)
+def learning_rates(records: pd.DataFrame, *, quantity: str) -> Figure:
+    """Median loss or MSE against iteration, one panel for each method, one curve for each learning rate.
+
+    Args:
+        records: with traces and the column learning_rate.
+        quantity: "loss" or "mse".
+    """
+    methods = list(records["method"].unique())
     figure = Picture(figsize=(2.8 * len(methods), 3.2))
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=quantity == "mse")[0]
-    colors = sns.color_palette("cividis", len(outcomes))
+    rates = np.sort(records["learning_rate"].unique())
+    colors = sns.color_palette("cividis", len(rates))
     markers = ("o", "s", "^", "D", "v", "P", "X")
+    places = _places(records, "iteration")
     for axes, method in zip(panels, methods, strict=True):
-        for number, (rate, outcome) in enumerate(outcomes.items()):
-            _, middle, _ = quartiles(outcome.by_iteration(quantity, method, iterations))
+        for number, rate in enumerate(rates):
+            runs = records[(records["method"] == method) & (records["learning_rate"] == rate)]
+            _, middle, _ = quartiles(values_at(runs, quantity, places, against="iteration"))
             axes.plot(
+                places,
                 np.where(np.isfinite(middle), middle, np.nan),
                 color=colors[number],
-                marker=markers[number % 7],
-                markevery=max(1, iterations // 8),
+                marker=markers[number % len(markers)],
+                markevery=max(1, len(places) // 8),
                 markersize=5,
                 label=f"{rate:g}",
             )
-        axes.set(xlabel="iteration", yscale="log", title=method)
+        axes.set(xlabel="iterations", xscale="symlog", yscale="log", title=method)
+        if quantity == "mse":
+            axes.set_ylim(*ERROR_RANGE)
     panels[0].set_ylabel({"loss": "matching loss (median)", "mse": "MSE (median)"}[quantity])
     handles, names = panels[-1].get_legend_handles_labels()
     figure.legend(handles, names, title="learning rate", fontsize="small", loc="outside right center")

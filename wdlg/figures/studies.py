@@ -1,4 +1,4 @@
-"""What the stored records of a study add up to: traces, success of many losses, success by learning rate."""
+"""What the stored records of a study add up to: success of many losses, success by learning rate."""
 
 from __future__ import annotations
 
@@ -9,49 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, legend_below
-from wdlg.study.statistics import quartiles, share
+from wdlg.figures.look import LOOKS, OTHER, Picture, legend_below
+from wdlg.study.statistics import share
 
 SUCCESS = 1e-2
-
-
-def traces(tables: Mapping[str, pd.DataFrame], *, quantity: str = "mse") -> Figure:
-    """MSE or loss against evaluations: median and quartile band over runs, a panel for each data set.
-
-    A run that has ended keeps its last value.
-
-    Args:
-        tables: by data set title, records with method and traces, see :func:`wdlg.study.runner.compute`.
-        quantity: "mse" or "loss".
-    """
-    figure = Picture(figsize=(2.8 * len(tables), 3.2))
-    panels = figure.subplots(1, len(tables), squeeze=False, sharey=quantity == "mse")[0]
-    for axes, (title, table) in zip(panels, tables.items(), strict=True):
-        grid = np.unique(np.geomspace(1, table["evaluations"].max(), 120).astype(int))
-        for method, rows in table.groupby("method", sort=False):
-            look = LOOKS.get(str(method), OTHER)
-            values = np.stack(
-                [
-                    _held(row["trace_evaluation"] + 1, row[f"trace_{quantity}"], grid)
-                    for _, row in rows.iterrows()
-                ]
-            )
-            low, middle, high = quartiles(values)
-            axes.plot(grid, middle, color=look.color, linestyle=look.style, linewidth=2, label=str(method))
-            axes.fill_between(grid, low, high, color=look.color, alpha=0.15, linewidth=0)
-        axes.set(xscale="log", yscale="log", xlabel="gradient evaluations", title=title)
-        if quantity == "mse":
-            axes.set_ylim(*ERROR_RANGE)
-    panels[0].set_ylabel({"mse": "MSE", "loss": "matching loss"}[quantity])
-    legend_below(figure)
-    return figure
-
-
-def _held(places: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Values of a trace on a grid: each holds until the next."""
-    if not len(places):
-        return np.full(len(grid), np.nan)
-    return np.asarray(values)[np.maximum(np.searchsorted(places, grid, side="right") - 1, 0)]
 
 
 def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wdlg.attack import Attack
-from wdlg.engine import BATCH_SIZE, reconstruct
+from wdlg.engine import BATCH_SIZE
 from wdlg.errors import require_count
-from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
 from wdlg.study.cases import Cases
+from wdlg.study.records import record
 
 SHARE_ABOVE_CLASSES = 500
 """With more classes than this, a network's output layer is large: its images form a batch that shares it."""
@@ -27,11 +27,8 @@ class Outcome:
     """What the methods brought on the same cases.
 
     Attributes:
-        records: one row for each method and case: the columns of :func:`~wdlg.evaluation.evaluate`, with
-            dataset, method, case, network and image in front, and last loss_at_truth, the loss that the
-            private image itself would have.
-        loss, mse: by method, traces by evaluation (cases, E), NaN after the end of a run.
-        iteration: by method, the iteration of each evaluation (cases, E), -1 after the end.
+        records: one row for each method and case: dataset, method, case and network, then the columns of
+            :func:`~wdlg.study.records.record`.
         images: by method, the last images (cases, C, H, W).
         snapshots: by method, images (len(iterations), cases, C, H, W).
         snapshot_iterations: the iterations of the snapshots.
@@ -39,33 +36,10 @@ class Outcome:
     """
 
     records: pd.DataFrame
-    loss: dict[str, np.ndarray]
-    mse: dict[str, np.ndarray]
-    iteration: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
     snapshots: dict[str, np.ndarray]
     snapshot_iterations: tuple[int, ...]
     truth: np.ndarray
-
-    def by_iteration(self, quantity: str, method: str, iterations: int) -> np.ndarray:
-        """Loss or MSE at the start of iterations 0, 1, ..., (cases, iterations).
-
-        A run that has ended keeps its last value, so that it stays in every median.
-
-        Args:
-            quantity: "loss" or "mse".
-            method: whose.
-            iterations: how many columns.
-        """
-        trace = {"loss": self.loss, "mse": self.mse}[quantity][method]
-        reached = self.iteration[method]
-        out = np.full((len(trace), iterations), np.nan)
-        for case, (values, counts) in enumerate(zip(trace, reached, strict=True)):
-            length = int((counts >= 0).sum())
-            if length:
-                first = np.searchsorted(counts[:length], np.arange(iterations))
-                out[case] = values[np.minimum(first, length - 1)]
-        return out
 
 
 def run_paired(
@@ -103,29 +77,18 @@ def run_paired(
         hidden = not progress or processes == 1
         flat = list(tqdm(done, desc=cases.dataset, total=len(runs), unit="group", disable=hidden))
     parts = [flat[place : place + len(groups)] for place in range(0, len(flat), len(groups))]
-    records, traces = [], {}
+    records, images, snapshots = [], {}, {}
     for attack, group_parts in zip(attacks, parts, strict=True):
         table = pd.concat([part[0] for part in group_parts], ignore_index=True)
         table.insert(0, "dataset", cases.dataset)
         table.insert(1, "method", attack.name)
         table.insert(2, "case", np.arange(len(cases)))
         table.insert(3, "network", cases.network_index.numpy())
-        table.insert(4, "image", cases.image_index.numpy())
         records.append(table)
-        traces[attack.name] = [
-            np.concatenate(arrays, axis=axis)
-            for arrays, axis in zip(
-                zip(*(part[1] for part in group_parts), strict=True), (0, 0, 0, 0, 1), strict=True
-            )
-        ]
-    loss, mse, iteration, images, snapshots = (
-        {name: arrays[place] for name, arrays in traces.items()} for place in range(5)
-    )
+        images[attack.name] = np.concatenate([part[1] for part in group_parts])
+        snapshots[attack.name] = np.concatenate([part[2] for part in group_parts], axis=1)
     return Outcome(
         records=pd.concat(records, ignore_index=True),
-        loss=loss,
-        mse=mse,
-        iteration=iteration,
         images=images,
         snapshots=snapshots,
         snapshot_iterations=tuple(snapshot_iterations),
@@ -149,24 +112,13 @@ def _groups(cases: Cases, batch_size: int, processes: int) -> list[Tensor]:
 
 def _run(
     cases: Cases, attack: Attack, snapshot_iterations: Sequence[int], batch_size: int, progress: bool
-) -> tuple[pd.DataFrame, tuple[np.ndarray, ...]]:
-    """Records; and loss, MSE, iteration traces, last images and snapshots, of one attack on one group."""
-    trace = MSETrace(cases.truth, attack.evaluations)
-    snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
-    observation = cases.observation()
-    result = reconstruct(
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Records, last images and snapshots of one attack on one group."""
+    records, result, snapshots = record(
+        cases,
         attack,
-        observation,
-        cases.dummy_images,
-        cases.dummy_labels,
-        observers=(trace, snapshots),
         batch_size=batch_size,
+        snapshot_iterations=snapshot_iterations,
         progress=progress,
     )
-    if result.interrupted:
-        raise KeyboardInterrupt
-    records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
-    records = records.join(first_success(trace.values, result.iteration_trace))
-    records["loss_at_truth"] = attack.loss(observation.gradient, observation.gradient).numpy()
-    arrays = (result.loss_trace, trace.values, result.iteration_trace, result.images, snapshots.images)
-    return records, tuple(tensor.numpy() for tensor in arrays)
+    return records, result.images.numpy(), snapshots.numpy()

@@ -19,27 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
-from torch import Tensor
 from tqdm import tqdm
 
 from wdlg import data
-from wdlg.engine import reconstruct
 from wdlg.errors import InputError, require_count
-from wdlg.evaluation import SUCCESS_THRESHOLDS, MSETrace, Snapshots, evaluate, first_success
+from wdlg.evaluation import SUCCESS_THRESHOLDS
 from wdlg.study.cases import Cases, draw
 from wdlg.study.labels import compare_rules
+from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.store import State, Store
-
-TRACE_POINTS = 80
-"""Points of a stored trace, on a log grid of evaluations."""
-
-PICTURE_ITERATIONS = (5, 20, 60, 300)
-"""Iterations of which images are kept."""
-
-PICTURE_NETWORKS = 4
-"""Images are kept of the first case of each of so many networks, for figures: records are no collection of
-private images."""
 
 SUCCESS = SUCCESS_THRESHOLDS[0]
 
@@ -138,15 +127,8 @@ def _load(dataset: str, data_dir: str | Path | None) -> data.Sample:
 def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) -> pd.DataFrame:
     """The records of a cell, one row for each attack.
 
-    For attacks these are the columns of :func:`~wdlg.evaluation.evaluate`, and
-
-    - case, and image, its position in the sample;
-    - iterations_to_success and evaluations_to_success: when the MSE first was below the loosest threshold,
-      NaN for never;
-    - loss_at_truth, the loss that the private image itself would have;
-    - the traces trace_evaluation, trace_iteration, trace_loss and trace_mse, on a log grid;
-    - pictures: the images (uint8, C x H x W, clamped to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most
-      cases.
+    For attacks these are case, the columns of :func:`~wdlg.study.records.record`, and pictures: the images
+    (uint8, C x H x W, clamped to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most cases.
 
     For label rules they are the columns of :func:`~wdlg.study.labels.compare_rules`.
 
@@ -164,53 +146,16 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
 
 
 def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
-    budget = cell.attack.evaluations
-    trace = MSETrace(cases.truth, budget)
-    snapshots = Snapshots(PICTURE_ITERATIONS, cases.dummy_images)
-    observation = cases.observation()
-    result = reconstruct(
-        cell.attack,
-        observation,
-        cases.dummy_images,
-        cases.dummy_labels,
-        observers=(trace, snapshots),
-        batch_size=len(cases),
+    records, _, snapshots = record(
+        cases, cell.attack, batch_size=len(cases), snapshot_iterations=PICTURE_ITERATIONS
     )
-    if result.interrupted:
-        raise KeyboardInterrupt
-    records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
     records.insert(0, "case", numbers)
-    records.insert(1, "image", cases.image_index.numpy())
-    records = records.join(first_success(trace.values, result.iteration_trace))
-    records["loss_at_truth"] = cell.attack.loss(observation.gradient, observation.gradient).numpy()
-    grids = [_grid(int(count)) for count in result.evaluations]
-    records["trace_evaluation"] = pd.Series([grid.numpy() for grid in grids], dtype=object)
-    for name, values in (
-        ("iteration", result.iteration_trace),
-        ("loss", result.loss_trace),
-        ("mse", trace.values),
-    ):
-        records[f"trace_{name}"] = pd.Series(
-            [row[grid].numpy() for row, grid in zip(values, grids, strict=True)], dtype=object
-        )
     pictured = cell.design.first_network < PICTURE_NETWORKS
     records["pictures"] = [
-        _bytes(snapshots.images[:, place]) if pictured and number == 0 else b""
+        as_bytes(snapshots[:, place]) if pictured and number == 0 else b""
         for place, number in enumerate(numbers)
     ]
     return records
-
-
-def _grid(evaluations: int) -> Tensor:
-    """Numbers of evaluations on a log grid, from the first, 0, to the last."""
-    if not evaluations:
-        return torch.zeros(0, dtype=torch.int32)
-    points = np.geomspace(1, evaluations, TRACE_POINTS).round().astype(np.int32) - 1
-    return torch.from_numpy(np.unique(points))
-
-
-def _bytes(images: Tensor) -> bytes:
-    return images.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy().tobytes()
 
 
 @contextmanager
