@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from small_study import CONTENT
 
-from wdlg import cli, data
+from wdlg import data
 from wdlg.cli import main
 
 ATTACK = ("attack", "--dataset", "digits", "--evaluations", "40")
@@ -153,14 +153,6 @@ def test_book_outside_a_checkout_is_refused(tmp_path, monkeypatch):
     answer = run("book")
     assert answer.exit_code == 2
     assert "must be in a checkout" in answer.stderr
-
-
-def test_an_attack_that_will_take_long_says_so_before_it_starts(monkeypatch):
-    monkeypatch.setattr(cli, "SLOW_ABOVE_CLASSES", 9)
-    slow = run(*ATTACK, "--method", "wdlg", "--evaluations", 1, "--json")
-    assert "takes a tenth of a second or more" in slow.stderr
-    assert json.loads(slow.stdout)["evaluations"] == 1
-    assert run(*ATTACK, "--method", "idlg", "--evaluations", 1).stderr == ""
 
 
 @pytest.fixture

@@ -166,10 +166,10 @@ def test_a_notebook_is_stripped(path):
 
 
 @each_notebook
-def test_a_notebook_has_one_parameters_cell_with_a_folder_for_results(path):
+def test_a_notebook_has_one_parameters_cell_with_a_folder_of_results(path):
     tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    assert re.search(r"^results_dir = ", tagged[0].source, flags=re.MULTILINE)
+    assert re.search(r"^(results_dir|store) = ", tagged[0].source, flags=re.MULTILINE)
 
 
 @each_notebook
@@ -215,7 +215,6 @@ def test_a_profile_names_only_data_sets_of_the_catalogue(profile):
     for parameters in read_profile(find_checkout(ROOT), profile).values():
         named = {parameters.get("dataset"), *parameters.get("datasets", []), *parameters.get("figure_4", [])}
         assert named - {None} <= set(data.CATALOGUE)
-        assert set(parameters.get("figure_4", [])) <= set(parameters.get("datasets", []))
 
 
 @each_notebook

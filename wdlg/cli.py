@@ -14,9 +14,6 @@ import click
 from wdlg import __version__
 from wdlg.errors import InputError, require_choice, require_count
 
-SLOW_ABOVE_CLASSES = 1000
-"""Above this many classes an attack with a Wasserstein loss starts with a note on its time."""
-
 
 class _Group(click.Group):
     """Turns a user's mistake into one sentence on standard error and exit code 2."""
@@ -95,7 +92,6 @@ def attack(
     """
     from wdlg import data
     from wdlg.attack import METHODS, with_settings
-    from wdlg.losses import Wasserstein
     from wdlg.study import Design, draw, run_paired
 
     chosen = with_settings(
@@ -114,12 +110,6 @@ def attack(
             raise InputError(f"--index is {index}, but must be left out when --image is given.")
         sample, position = _own_picture(dataset, image, label), 0
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
-    if isinstance(chosen.loss, Wasserstein) and cases.network.classes > SLOW_ABOVE_CLASSES:
-        click.echo(
-            f"wdlg: note: with {cases.network.classes} classes the Wasserstein loss takes a tenth of a "
-            "second or more for each gradient evaluation.",
-            err=True,
-        )
     outcome = run_paired(cases, [chosen], progress=sys.stderr.isatty())
     row = outcome.records.iloc[0]
     result = {

@@ -100,7 +100,7 @@ def test_a_claim_that_holds_on_one_data_set_has_that_condition():
     table = pd.concat([attacks(BETTER, datasets=("mnist",)), attacks(WORSE, datasets=("svhn",))])
     result = verdicts(attacks=table)["lower-mse"]
     assert result.verdict == CONDITION
-    assert "on mnist against iDLG" in result.condition
+    assert "on MNIST against iDLG" in result.condition
     assert "svhn" not in result.condition
 
 
@@ -109,7 +109,7 @@ def test_a_data_set_without_the_method_is_named():
         [attacks(BETTER, datasets=("mnist",)), attacks({"iDLG": 0.1, "DLG": 0.1}, datasets=("lfw",))]
     )
     result = verdicts(attacks=table)["lower-mse"]
-    assert (result.verdict, result.condition) == (CONDITION, "not measured on lfw")
+    assert (result.verdict, result.condition) == (CONDITION, "not measured on LFW")
 
 
 def test_the_ground_is_sound_where_the_published_share_lies_in_our_interval():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from wdlg import data
 from wdlg.figures.look import LOOKS, Picture
 from wdlg.study.paired import Outcome
-from wdlg.study.records import PICTURE_ITERATIONS, as_images
+from wdlg.study.records import PICTURE_ITERATIONS, as_images, values_at
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
@@ -51,7 +51,9 @@ def image_grid(
 
 
 def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -> Figure:
-    """The private image and what each method recovered, one case and one row for each data set.
+    """The private image and what each method has at the last of ``PICTURE_ITERATIONS``, or at its end.
+
+    One case and one row for each data set.
 
     Args:
         records: one row for each data set and method, with pictures; see :func:`wdlg.study.runner.compute`.
@@ -60,12 +62,14 @@ def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -
     methods = list(records["method"].unique())
     rows, notes = [], []
     for name, image in private.items():
-        part = records[records["dataset"] == name].set_index("method")
-        images = {method: _stored(part.loc[method])[-1] for method in part.index}
+        part = records[records["dataset"] == name]
+        images = {str(record["method"]): _stored(record)[-1] for _, record in part.iterrows()}
+        last = values_at(part, "mse", np.array(PICTURE_ITERATIONS[-1:]), against="iteration")[:, 0]
+        errors = {method: f"MSE {error:.2g}" for method, error in zip(images, last, strict=True)}
         blank = np.ones_like(next(iter(images.values())))
         rows.append([blank if image is None else image, *(images.get(method, blank) for method in methods)])
-        errors = [f"MSE {part['mse'][method]:.2g}" if method in images else "not run" for method in methods]
-        notes.append(["not at hand" if image is None else "", *errors])
+        mark = "not at hand" if image is None else ""
+        notes.append([mark, *(errors.get(method, "not run") for method in methods)])
     return image_grid(
         rows,
         row_titles=[data.CATALOGUE[name].title for name in private],
@@ -76,7 +80,7 @@ def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -
 
 
 def on_the_way(records: pd.DataFrame, private: np.ndarray | None) -> Figure:
-    """One case in steps: a row for each method with its images at ``PICTURE_ITERATIONS``.
+    """One case in steps: a row for each method, its images at ``PICTURE_ITERATIONS`` or at its end.
 
     Args:
         records: one row for each method, with pictures.
@@ -89,7 +93,7 @@ def on_the_way(records: pd.DataFrame, private: np.ndarray | None) -> Figure:
     return image_grid(
         rows,
         row_titles=list(records["method"]),
-        column_titles=[*(f"iteration {number}" for number in PICTURE_ITERATIONS[:-1]), "end", "private"],
+        column_titles=[*(f"iteration {number}" for number in PICTURE_ITERATIONS), "private"],
     )
 
 

@@ -64,6 +64,7 @@ def convergence(
     tables: Mapping[str, pd.DataFrame],
     *,
     against: str = "iteration",
+    up_to: int | None = None,
     form: str = "log axis",
     quantities: Sequence[str] = ("loss", "mse"),
 ) -> Figure:
@@ -72,13 +73,14 @@ def convergence(
     Args:
         tables: by data set title, records with traces.
         against: "iteration" or "evaluation".
+        up_to: last iteration or evaluation that is shown; None for the last of any run.
         form: "log axis", or "paper": the logarithm, shifted up so that the least value drawn is 0.
         quantities: which rows: "loss", "mse".
     """
     figure = Picture(figsize=(2.8 * len(tables), 2.5 * len(quantities) + 0.5))
     panels = figure.subplots(len(quantities), len(tables), squeeze=False, sharex="col")
     for column, (title, table) in enumerate(tables.items()):
-        places = _places(table, against)
+        places = _places(table, against, up_to)
         for row, quantity in enumerate(quantities):
             axes = panels[row, column]
             for method, runs in table.groupby("method", sort=False):
@@ -103,9 +105,10 @@ def convergence(
     return figure
 
 
-def _places(table: pd.DataFrame, against: str) -> np.ndarray:
+def _places(table: pd.DataFrame, against: str, up_to: int | None) -> np.ndarray:
     """Numbers of evaluations or iterations at which traces are drawn: 0 to the last, dense at first."""
-    last = max((trace[-1] for trace in table[f"trace_{against}"] if len(trace)), default=0) + 1
+    longest = max((trace[-1] for trace in table[f"trace_{against}"] if len(trace)), default=0) + 1
+    last = longest if up_to is None else min(longest, up_to)
     return np.unique(np.concatenate(([0], np.geomspace(1, last, 120).round()))).astype(int)
 
 
@@ -140,12 +143,13 @@ def mse_against_loss(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def learning_rates(records: pd.DataFrame, *, quantity: str) -> Figure:
+def learning_rates(records: pd.DataFrame, *, quantity: str, up_to: int | None = None) -> Figure:
     """Median loss or MSE against iteration, one panel for each method, one curve for each learning rate.
 
     Args:
         records: with traces and the column learning_rate.
         quantity: "loss" or "mse".
+        up_to: last iteration that is shown; None for the last of any run.
     """
     methods = list(records["method"].unique())
     figure = Picture(figsize=(2.8 * len(methods), 3.2))
@@ -153,7 +157,7 @@ def learning_rates(records: pd.DataFrame, *, quantity: str) -> Figure:
     rates = np.sort(records["learning_rate"].unique())
     colors = sns.color_palette("cividis", len(rates))
     markers = ("o", "s", "^", "D", "v", "P", "X")
-    places = _places(records, "iteration")
+    places = _places(records, "iteration", up_to)
     for axes, method in zip(panels, methods, strict=True):
         for number, rate in enumerate(rates):
             runs = records[(records["method"] == method) & (records["learning_rate"] == rate)]
@@ -169,7 +173,7 @@ def learning_rates(records: pd.DataFrame, *, quantity: str) -> Figure:
             )
         axes.set(xlabel="iterations", xscale="symlog", yscale="log", title=method)
         if quantity == "mse":
-            axes.set_ylim(*ERROR_RANGE)
+            axes.set_ylim(top=ERROR_RANGE[1])
     panels[0].set_ylabel({"loss": "matching loss (median)", "mse": "MSE (median)"}[quantity])
     handles, names = panels[-1].get_legend_handles_labels()
     figure.legend(handles, names, title="learning rate", fontsize="small", loc="outside right center")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from wdlg import data
 from wdlg.study.specification import Cell, LabelCell, Study
 from wdlg.study.statistics import Paired, Share, holm, mcnemar, paired_by_network, share
 from wdlg.study.store import Store
@@ -279,7 +280,7 @@ def dlg_labels(records: Records, *, often: float) -> Result:
     return Result(
         verdict,
         _list_shares(shares),
-        f"on {_words(wrong)}" if verdict == CONDITION else "",
+        f"on {_titles(wrong)}" if verdict == CONDITION else "",
         _values(shares),
     )
 
@@ -310,20 +311,21 @@ def paired(records: Records, *, score: str, method: str, opponents: list[str]) -
     absent = _without(records.attacks, method)
     if len(better) == len(comparisons):
         verdict = CONDITION if absent else REPRODUCED
-        condition = f"not measured on {_words(absent)}" if absent else ""
+        condition = f"not measured on {_titles(absent)}" if absent else ""
     elif better:
-        verdict, condition = CONDITION, "only " + "; ".join(f"on {one} against {two}" for one, two in better)
+        where = "; ".join(f"on {_title(one)} against {two}" for one, two in better)
+        verdict, condition = CONDITION, f"only {where}"
     elif few and not worse:
         verdict, condition = UNDECIDED, "too few networks to decide"
     else:
         verdict = FAILED
         condition = f"significantly worse in {len(worse)} of {len(comparisons)} comparisons" if worse else ""
         if absent:
-            condition = "; ".join(filter(None, (condition, f"not measured on {_words(absent)}")))
+            condition = "; ".join(filter(None, (condition, f"not measured on {_titles(absent)}")))
     middle = float(np.mean([one.mean for one in comparisons.values()]))
     return Result(
         verdict,
-        "; ".join(f"{one} against {two} {value.text()}" for (one, two), value in comparisons.items()),
+        "; ".join(f"{_title(one)} against {two} {value.text()}" for (one, two), value in comparisons.items()),
         condition,
         {f"{one}/{two}": value.as_json() for (one, two), value in comparisons.items()} | {"mean": middle},
         _pooled_interval(records.attacks, score, method, opponents),
@@ -341,7 +343,7 @@ def no_explosion(records: Records, *, method: str, rarely: float, recovers: floa
     verdict = REPRODUCED if len(good) == len(exploded) else CONDITION if calm else FAILED
     condition = ""
     if verdict == CONDITION:
-        condition = f"on {_words(calm)}, where it recovers " + ", ".join(
+        condition = f"on {_titles(calm)}, where it recovers " + ", ".join(
             f"{100 * success[name].value:.0f} %" for name in calm
         )
     others = {
@@ -385,7 +387,7 @@ def strongest(records: Records, *, method: str, opponent: str) -> Result:
         verdict, condition = REPRODUCED, ""
     else:
         gains = {"success": "more success", "calm": "fewer explosions"}
-        conditions = [f"{gain} on {_words(won[score])}" for score, gain in gains.items() if won[score]]
+        conditions = [f"{gain} on {_titles(won[score])}" for score, gain in gains.items() if won[score]]
         conditions += [
             f"{gain} over all data sets together"
             for score, gain in gains.items()
@@ -397,7 +399,7 @@ def strongest(records: Records, *, method: str, opponent: str) -> Result:
         verdict,
         "; ".join(
             f"{words[score]}, all data sets {pooled[score].text()} ("
-            + ", ".join(f"{name} {one.text()}" for (name, _), one in results[score].items())
+            + ", ".join(f"{_title(name)} {one.text()}" for (name, _), one in results[score].items())
             + ")"
             for score in results
         ),
@@ -635,11 +637,20 @@ def _shares(rows: pd.DataFrame, column: str) -> dict[str, Share]:
 
 
 def _list_shares(shares: Mapping[str, Share]) -> str:
-    return "; ".join(f"{name} {one.percent()} of {one.runs}" for name, one in shares.items())
+    return "; ".join(f"{_title(name)} {one.percent()} of {one.runs}" for name, one in shares.items())
 
 
 def _values(shares: Mapping[str, Share]) -> dict[str, Any]:
     return {name: {"share": one.value, "low": one.low, "high": one.high} for name, one in shares.items()}
+
+
+def _title(dataset: str) -> str:
+    """How a reader knows a data set."""
+    return data.CATALOGUE[dataset].title if dataset in data.CATALOGUE else dataset
+
+
+def _titles(datasets: list[str]) -> str:
+    return _words([_title(name) for name in datasets])
 
 
 def _words(names: list[str]) -> str:
