@@ -15,7 +15,7 @@ from wdlg.attack import DLG, IDLG, WDLG, Attack
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired
-from wdlg.study.mechanism import kept_along
+from wdlg.study.mechanism import kept_along, plans_along
 from wdlg.study.records import PICTURE_ITERATIONS, values_at
 from wdlg.study.runner import compute
 from wdlg.study.statistics import quartiles, success_curve
@@ -197,7 +197,7 @@ def test_kept_mass_is_drawn_case_by_case_with_the_median(digits):
     cases = draw(digits, Design(networks=3, images=1))
     losses = {"free": Wasserstein(eps=0), "tied": Wasserstein(penalty=float("inf"))}
     attacks = [Attack(name, "bias_sign", loss, evaluations=40) for name, loss in losses.items()]
-    table = kept_along(cases, attacks, iterations=(0, 1))
+    table = kept_along(plans_along(cases, attacks, iterations=(0, 1)))
     assert (table[table["method"] == "tied"]["kept"] == 1).all()
     assert table["kept"].between(0, 1 + 1e-6).all()
     free = figures.kept_mass(table).axes[0]

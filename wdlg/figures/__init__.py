@@ -9,13 +9,16 @@ from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
+from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
 from wdlg.figures.studies import success_by_rate, success_of_each
 from wdlg.figures.transport import kept_mass, lines, loss_lines, plan_maps, point_plans
 
 __all__ = [
     "LOOKS",
+    "Frame",
     "Picture",
+    "Slider",
     "bias_gradient",
     "convergence",
     "image_grid",
@@ -27,8 +30,10 @@ __all__ = [
     "mse_against_loss",
     "on_the_way",
     "plan_maps",
+    "plan_slider",
     "point_plans",
     "recovered",
+    "recovery_slider",
     "rule_accuracy",
     "saturation",
     "save",

@@ -89,34 +89,45 @@ def kept_share(plan: Tensor) -> Tensor:
     return plan.diagonal(dim1=-2, dim2=-1).flatten(1).sum(1) / plan.flatten(1).sum(1)
 
 
-def kept_along(cases: Cases, attacks: Sequence[Attack], *, iterations: Sequence[int]) -> pd.DataFrame:
-    """Share of mass that stays with its own unit as attacks go on.
+def plans_along(
+    cases: Cases, attacks: Sequence[Attack], *, iterations: Sequence[int]
+) -> dict[str, dict[int, dict[str, Tensor]]]:
+    """Transport plans as attacks go on, by attack, iteration and parameter name; see :func:`plans`.
 
     Args:
         cases: B cases.
         attacks: with Wasserstein losses.
         iterations: at which the plans are looked at. An attack that has ended keeps its last image.
-
-    Returns:
-        One row for each attack, case and iteration: method, case, iteration, kept (mean over the weights of
-        all layers).
     """
     outcome = run_paired(cases, attacks, snapshot_iterations=iterations)
-    tables = []
+    along: dict[str, dict[int, dict[str, Tensor]]] = {}
     for attack in attacks:
         assert isinstance(attack.loss, Wasserstein)
-        for place, iteration in enumerate(iterations):
-            images = torch.from_numpy(outcome.snapshots[attack.name][place]).nan_to_num()
-            found = plans(cases, images, attack.loss)
+        snapshots = torch.from_numpy(outcome.snapshots[attack.name]).nan_to_num()
+        along[attack.name] = {
+            iteration: plans(cases, images, attack.loss)
+            for iteration, images in zip(iterations, snapshots, strict=True)
+        }
+    return along
+
+
+def kept_along(along: dict[str, dict[int, dict[str, Tensor]]]) -> pd.DataFrame:
+    """Share of mass that stays with its own unit as attacks go on.
+
+    Args:
+        along: from :func:`plans_along`.
+
+    Returns:
+        One row for each attack, iteration and case: method, case, iteration, kept (mean over the weights of
+        all layers).
+    """
+    tables = []
+    for method, by_iteration in along.items():
+        for iteration, found in by_iteration.items():
             weights = [kept_share(plan) for name, plan in found.items() if name.endswith("weight")]
+            kept = torch.stack(weights).mean(0).numpy()
+            cases = range(len(kept))
             tables.append(
-                pd.DataFrame(
-                    {
-                        "method": attack.name,
-                        "case": range(len(cases)),
-                        "iteration": iteration,
-                        "kept": torch.stack(weights).mean(0).numpy(),
-                    }
-                )
+                pd.DataFrame({"method": method, "case": cases, "iteration": iteration, "kept": kept})
             )
     return pd.concat(tables, ignore_index=True)

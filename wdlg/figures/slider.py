@@ -1,0 +1,179 @@
+"""Pictures that a reader moves through with a slider: in one piece of HTML, without a server or a network.
+
+Frames are small images (one pixel of the file for one of the data), enlarged by the browser; titles and notes
+are text. So a page stays small, and the text follows the page's colours and can be read aloud. Without
+scripts a page shows the first frame; a PDF shows a figure with a few of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+
+from wdlg.figures.images import image_grid
+from wdlg.study.paired import Outcome
+
+SHOWN_WITHOUT_SCRIPT = 5
+"""Frames of the figure that stands in for the slider where there is no HTML."""
+
+STYLE = """<style>
+.wdlg-slider-row { display: flex; gap: 0.5rem; margin: 0 0 0.5rem; }
+.wdlg-slider-row > div { flex: 1 1 0; min-width: 0; text-align: center; font-size: 0.85em; }
+.wdlg-slider-row img { width: 100%; image-rendering: pixelated; display: block; background: #fff; }
+.wdlg-slider label:not([hidden]) { display: flex; gap: 0.75rem; align-items: center; }
+.wdlg-slider input { flex: 1 1 auto; min-width: 6rem; }
+.wdlg-slider output { min-width: 6rem; }
+</style>"""
+
+SCRIPT = """<script>
+(() => {
+  const box = document.getElementById("ID");
+  const frames = JSON.parse(box.querySelector("script[type='application/json']").textContent);
+  const input = box.querySelector("input");
+  const columns = [...box.querySelectorAll(".wdlg-slider-row > div")];
+  const show = () => {
+    const frame = frames[Number(input.value)];
+    columns.forEach((column, place) => {
+      const image = column.querySelector("img");
+      image.src = "data:image/png;base64," + frame.images[place];
+      image.alt = frame.alts[place];
+      column.querySelector("span").textContent = frame.notes[place];
+    });
+    input.setAttribute("aria-valuetext", frame.name);
+    box.querySelector("output").textContent = frame.name;
+  };
+  input.addEventListener("input", show);
+  box.querySelector("label").hidden = false;
+  show();
+})();
+</script>"""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the slider shows at one place.
+
+    Attributes:
+        name: of the place, for example "iteration 20" or "eps = 0.1".
+        images: one for each column, (C, H, W), one or three channels, clamped to [0, 1].
+        notes: a short text under each image.
+    """
+
+    name: str
+    images: Sequence[np.ndarray]
+    notes: Sequence[str]
+
+
+class Slider:
+    """Columns of pictures with a slider underneath, shown by a notebook as HTML, elsewhere as a figure.
+
+    Args:
+        frames: at least one.
+        columns: a title for each column.
+        variable: what the slider moves through, for its label.
+        start: number of the frame that is shown first.
+    """
+
+    def __init__(
+        self, frames: Sequence[Frame], *, columns: Sequence[str], variable: str, start: int = 0
+    ) -> None:
+        self.frames = list(frames)
+        self.columns = list(columns)
+        self.variable = variable
+        self.start = start
+
+    def _repr_html_(self) -> str:
+        content = [
+            {
+                "name": frame.name,
+                "images": [_png(image) for image in frame.images],
+                "notes": list(frame.notes),
+                "alts": [
+                    ", ".join(filter(None, (title, frame.name, note)))
+                    for title, note in zip(self.columns, frame.notes, strict=True)
+                ],
+            }
+            for frame in self.frames
+        ]
+        # "<" would end the script element early if a title held "</script>".
+        data = json.dumps(content).replace("<", "\\u003c")
+        name = f"slider-{hashlib.sha256(data.encode()).hexdigest()[:12]}"
+        first = content[self.start]
+        row = "".join(
+            f"<div>{html.escape(title)}"
+            f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{image}">'
+            f"<span>{html.escape(note)}</span></div>"
+            for title, alt, image, note in zip(
+                self.columns, first["alts"], first["images"], first["notes"], strict=True
+            )
+        )
+        return (
+            f"{STYLE}"
+            f'<div class="wdlg-slider" id="{name}" role="group" aria-label="{html.escape(self.variable)}">'
+            f'<div class="wdlg-slider-row">{row}</div>'
+            f"<label hidden>{html.escape(self.variable)}"
+            f'<input type="range" min="0" max="{len(content) - 1}" value="{self.start}" step="1">'
+            "<output></output></label>"
+            f'<script type="application/json">{data}</script>'
+            f"</div>{SCRIPT.replace('ID', name)}"
+        )
+
+    def static(self) -> Figure:
+        """A few of the frames below each other, the first and the last among them."""
+        places = np.unique(np.linspace(0, len(self.frames) - 1, SHOWN_WITHOUT_SCRIPT).round().astype(int))
+        chosen = [self.frames[place] for place in places]
+        return image_grid(
+            [list(frame.images) for frame in chosen],
+            row_titles=[frame.name for frame in chosen],
+            column_titles=self.columns,
+            notes=[list(frame.notes) for frame in chosen],
+        )
+
+    def _repr_png_(self) -> bytes:
+        return self.static()._repr_png_()  # type: ignore[attr-defined]
+
+
+def _png(image: np.ndarray) -> str:
+    """An image (C, H, W) as a PNG in base64."""
+    pixels = (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def recovery_slider(outcome: Outcome, *, case: int = 0) -> Slider:
+    """One case, all methods side by side and the private image, from snapshot to snapshot."""
+    truth = outcome.truth[case]
+    frames = []
+    for place, iteration in enumerate(outcome.snapshot_iterations):
+        images = [snapshots[place, case] for snapshots in outcome.snapshots.values()]
+        notes = [f"MSE {np.mean((image - truth) ** 2):.2g}" for image in images]
+        frames.append(Frame(f"iteration {iteration}", [*images, truth], [*notes, ""]))
+    return Slider(frames, columns=[*outcome.snapshots, "private image"], variable="Iteration")
+
+
+def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str) -> Slider:
+    """Transport plans (n, n) as maps: rows of the dummy gradient down, rows of the shared one across.
+
+    An entry is dark where a large share of its row's mass goes; mass in its own place is on the diagonal.
+
+    Args:
+        plans: by name of the place on the slider, and by column.
+        variable: what the slider moves through.
+    """
+    frames = []
+    for name, columns in plans.items():
+        shares = [np.clip(plan * len(plan), 0, 1) for plan in columns.values()]
+        images = [colormaps["Greys"](share)[..., :3].transpose(2, 0, 1) for share in shares]
+        frames.append(Frame(name, images, [f"{np.trace(plan):.0%} in place" for plan in columns.values()]))
+    return Slider(frames, columns=list(next(iter(plans.values()))), variable=variable)
