@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from wdlg import data
-from wdlg.study.specification import Cell, LabelCell, Study
+from wdlg.study.specification import AttackCell, LabelCell, Study
 from wdlg.study.statistics import Paired, Share, holm, mcnemar, paired_by_network, share
 from wdlg.study.store import Store
 
@@ -210,17 +210,12 @@ def ground(
 def from_store(study: Study, store: Store, *, command: str) -> list[Entry]:
     """The ledger of a study's stored records.
 
-    A part with several learning rates speaks of learning rates, the other parts with attacks of the rest.
+    The part *main* speaks of attacks, the parts with several learning rates of these, the parts with label
+    rules of labels. Other parts decide no claim.
     """
-    attacks: list[Cell] = []
-    rates: list[Cell] = []
-    labels: list[Cell] = []
-    for cell in study.cells:
-        if isinstance(cell, LabelCell):
-            labels.append(cell)
-        else:
-            (attacks if cell.rate is None else rates).append(cell)
-    tables = (store.read_all(cells) for cells in (attacks, rates, labels))
+    rates = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
+    labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
+    tables = (store.read_all(cells) for cells in (study.part("main"), rates, labels))
     return ledger(Records(*tables), command=command)
 
 

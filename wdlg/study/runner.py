@@ -127,8 +127,9 @@ def _load(dataset: str, data_dir: str | Path | None) -> data.Sample:
 def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) -> pd.DataFrame:
     """The records of a cell, one row for each attack.
 
-    For attacks these are case, the columns of :func:`~wdlg.study.records.record`, and pictures: the images
-    (uint8, C x H x W, clamped to [0, 1]) at ``PICTURE_ITERATIONS``, empty for most cases.
+    For attacks these are network where the cell has several, case, the columns of
+    :func:`~wdlg.study.records.record`, and pictures: the images (uint8, C x H x W, clamped to [0, 1]) at
+    ``PICTURE_ITERATIONS``, empty for most cases.
 
     For label rules they are the columns of :func:`~wdlg.study.labels.compare_rules`.
 
@@ -142,7 +143,10 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
             return compare_rules(sample, images=cell.gradients, activation=cell.activation, seed=cell.seed)
         cases = draw(sample, cell.design)
         numbers = list(range(len(cases))) if only is None else list(only)
-        return _attack(cell, cases.select(torch.tensor(numbers)), numbers)
+        records = _attack(cell, cases.select(torch.tensor(numbers)), numbers)
+        if cell.design.networks > 1:
+            records.insert(0, "network", cell.design.first_network + cases.network_index[numbers].numpy())
+        return records
 
 
 def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:

@@ -40,13 +40,13 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class AttackCell:
-    """One attack on the images of one network.
+    """One attack on the images of one network, or of a few that are computed together.
 
     Attributes:
         part: of the study.
         dataset: name in the catalogue.
         attack: what is run.
-        design: one network and its images.
+        design: the networks and their images.
         rate: learning rate where the part has several, else None.
     """
 
@@ -78,7 +78,7 @@ class AttackCell:
     @property
     def attacks(self) -> int:
         """Attacks in the cell."""
-        return self.design.images
+        return self.design.networks * self.design.images
 
     def columns(self) -> dict[str, Any]:
         """What the records of this cell have in common."""
@@ -88,7 +88,8 @@ class AttackCell:
             "method": self.attack.name,
             "optimizer": type(self.attack.optimizer).__name__,
             "learning_rate": self.attack.optimizer.learning_rate,  # type: ignore[attr-defined]
-            "network": self.design.first_network,
+            # The records of several networks name the network of each row.
+            **({"network": self.design.first_network} if self.design.networks == 1 else {}),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -232,16 +233,18 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Attack], seed: int
         where,
         part,
         required=("datasets", "attacks", "networks", "images", "evaluations"),
-        optional=("learning_rates", "optimizer", "activation", "classes"),
+        optional=("learning_rates", "optimizer", "activation", "classes", "networks_a_cell"),
     )
     rates: Sequence[float | None] = _list(f"{where}.learning_rates", given.get("learning_rates", [None]))
     optimizer = _build(f"{where}.optimizer", given["optimizer"], OPTIMIZERS) if "optimizer" in given else None
     cells: list[Cell] = []
-    for network in range(require_count(f"{where}.networks", given["networks"])):
+    networks = require_count(f"{where}.networks", given["networks"])
+    together = require_count(f"{where}.networks_a_cell", given.get("networks_a_cell", 1))
+    for network in range(0, networks, together):
         for dataset in _list(f"{where}.datasets", given["datasets"]):
             require_choice(f"{where}.datasets", dataset, data.CATALOGUE)
             design = Design(
-                networks=1,
+                networks=min(together, networks - network),
                 images=given["images"],
                 seed=seed,
                 first_network=network,
