@@ -1,8 +1,10 @@
 """What notebooks share: missing data sets are reported, and results are handed on unchanged."""
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
+from nbformat import v4
 from small_study import CONTENT
 
 from wdlg import pages
@@ -70,3 +72,16 @@ def test_a_private_image_that_is_not_there_is_reported(tmp_path, capsys):
     assert pages.private_image("svhn", 0, str(tmp_path)) is None
     assert capsys.readouterr().out.startswith(f"{pages.MISSING} svhn has no sample file")
     assert pages.private_image("digits", 0).shape == (1, 8, 8)
+
+
+def test_executions_are_those_that_papermill_finished(tmp_path):
+    times = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 7.5}
+    for name, metadata in {
+        "b": {"papermill": times},
+        "a": {},
+        "c": {"papermill": {"duration": None}},
+    }.items():
+        notebook = v4.new_notebook(metadata=metadata)
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    (row,) = pages.executions(str(tmp_path)).to_dict("records")
+    assert row == {"notebook": "b", "started (UTC)": "2026-01-02 03:04", "seconds": 7.5}

@@ -33,7 +33,7 @@ PROFILES = ("quick", "paper")
 FROM_SCRATCH = ("quick",)
 """Profiles whose study is computed anew by each build; the records of the others are in the repository."""
 
-LAST = ("05_conclusion", "00_summary")
+LAST = ("05_conclusion", "00_summary", "07_status")
 """Notebooks that read what the others left, in this order."""
 
 ONE_THREAD = dict.fromkeys(

@@ -110,6 +110,20 @@ def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.n
     return data.load(dataset, data_dir).tensor([index])[0].numpy()
 
 
+def executions(folder: str) -> pd.DataFrame:
+    """When the executed notebooks of a folder ran: notebook, started (UTC), seconds; by name.
+
+    A notebook that is running, or that papermill has not run, is left out.
+    """
+    rows = []
+    for path in sorted(Path(folder).glob("*.ipynb")):
+        run_by = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
+        if run_by.get("duration") is not None:
+            started = run_by["start_time"].replace("T", " ")[:16]
+            rows.append({"notebook": path.stem, "started (UTC)": started, "seconds": run_by["duration"]})
+    return pd.DataFrame(rows, columns=["notebook", "started (UTC)", "seconds"])
+
+
 def measurements(name: str, benchmarks_dir: str) -> Any:
     """What ``make bench`` left in a file.
 
@@ -131,4 +145,5 @@ def say(**numbers: object) -> None:
     except ModuleNotFoundError:
         return
     for name, value in numbers.items():
-        glue(name, value, display=False)
+        # A page would show the type of a NumPy number, too.
+        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
