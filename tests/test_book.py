@@ -43,7 +43,7 @@ W = \\langle P, C \\rangle .
 ANSWER = """## Answer
 
 Equation {eq}`eq-stand-in` and {numref}`fig-stand-in` give {glue:text}`answer`.
-See [the end](05_conclusion)."""
+See [the end](07_status)."""
 
 
 def notebook(*cells, parameters="results_dir = 'results'"):
@@ -94,7 +94,7 @@ def built(tmp_path_factory):
     root = checkout(
         tmp_path_factory.mktemp("book"),
         {
-            "00_summary": simple(LIST_RESULTS),
+            "00_summary": simple("print(1)"),
             "01_introduction": notebook(
                 ("text", INTRODUCTION),
                 ("code", "from wdlg import pages\npages.say(answer=size)", {"tags": ["remove-cell"]}),
@@ -107,7 +107,7 @@ def built(tmp_path_factory):
                 ("text", ANSWER),
                 parameters="size = 1\nresults_dir = 'results'",
             ),
-            "05_conclusion": simple(LIST_RESULTS),
+            "07_status": simple(LIST_RESULTS),
         },
         profile={"01_introduction": {"size": 4711}},
     )
@@ -171,15 +171,15 @@ class Loads(HTMLParser):
 
 def test_every_notebook_reports_and_the_last_line_names_the_page_to_open(built):
     root, printed = built
-    for name in ("00_summary", "01_introduction", "05_conclusion"):
+    for name in ("00_summary", "01_introduction", "07_status"):
         assert re.search(rf"\[\d/3\] {name} .*done in \d+ s", printed)
     assert printed.strip().endswith(str(root / "book" / "_build" / "html" / "index.html"))
     assert (root / "book" / "_build" / "html" / "index.html").exists()
 
 
-def test_the_summary_runs_last_and_sees_the_results_of_this_build_only(built):
+def test_the_status_page_runs_last_and_sees_the_results_of_this_build_only(built):
     root, _ = built
-    assert "found ['one']" in html(root, "notebooks/00_summary").replace("&#39;", "'")
+    assert "found ['one']" in html(root, "notebooks/07_status").replace("&#39;", "'")
 
 
 def test_a_missing_data_set_is_reported_in_the_log_and_on_the_page(built):

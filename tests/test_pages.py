@@ -1,7 +1,6 @@
-"""What notebooks share: missing data sets are reported, and results are handed on unchanged."""
+"""What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 from nbformat import v4
@@ -23,26 +22,8 @@ def test_nothing_but_missing_data_sets_is_an_error(tmp_path):
         pages.present_samples(["svhn"], str(tmp_path))
 
 
-def test_tables_are_handed_on_unchanged(tmp_path):
-    table = pd.DataFrame({"method": ["DLG", "iDLG"], "mse": [0.5, float("inf")], "exploded": [True, False]})
-    pages.keep(table, "runs", str(tmp_path / "results"))
-    pd.testing.assert_frame_equal(
-        pages.recall("runs", str(tmp_path / "results")), table, check_dtype=False, check_column_type=False
-    )
-
-
-def test_a_result_that_is_not_there_says_what_to_run(tmp_path):
-    with pytest.raises(InputError, match="run the earlier notebooks first"):
-        pages.recall("runs", str(tmp_path))
-
-
 def test_titles_are_the_catalogues():
     assert pages.title("mnist") == "MNIST"
-
-
-def test_a_study_without_records_says_what_to_run(tmp_path):
-    with pytest.raises(InputError, match=r"^store is .* run `wdlg study run x.yaml`"):
-        pages.study("x.yaml", str(tmp_path / "nothing"))
 
 
 @pytest.fixture
@@ -65,7 +46,26 @@ def test_a_page_computes_what_is_missing_once(small, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in stored.folder.rglob("*.parquet")} == written
     capsys.readouterr()
     pages.study(file, store)
-    assert capsys.readouterr().out == f"{pages.MISSING} svhn has no records in {store}.\n"
+    assert capsys.readouterr().out == f"{pages.MISSING} svhn has no records in the study {planned.name}.\n"
+
+
+def test_a_study_without_records_says_what_to_run(small):
+    file, store = small
+    with pytest.raises(InputError, match=rf"^store is .*records.* run `wdlg study run {file}`"):
+        pages.study(file, store)
+
+
+def test_a_study_that_is_nowhere_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="nowhere"):
+        pages.study("nowhere")
+
+
+def test_without_a_checkout_new_records_go_to_the_working_folder(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, stored = pages.study(small[0], parts=["labels"], compute=True, data_dir=str(tmp_path))
+    assert stored.folder.resolve() == tmp_path / "results" / CONTENT["name"]
+    assert list(stored.folder.rglob("*.parquet"))
 
 
 def test_a_private_image_that_is_not_there_is_reported(tmp_path, capsys):

@@ -166,10 +166,8 @@ def test_a_notebook_is_stripped(path):
 
 
 @each_notebook
-def test_a_notebook_has_one_parameters_cell_with_a_folder_of_results(path):
-    tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1
-    assert re.search(r"^(results_dir|store) = ", tagged[0].source, flags=re.MULTILINE)
+def test_a_notebook_has_one_parameters_cell(path):
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in read(path).cells) == 1
 
 
 @each_notebook

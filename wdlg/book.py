@@ -25,6 +25,7 @@ from typing import Any
 import click
 import yaml
 
+from wdlg import project
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.pages import MISSING
 
@@ -33,8 +34,8 @@ PROFILES = ("quick", "paper")
 FROM_SCRATCH = ("quick",)
 """Profiles whose study is computed anew by each build; the records of the others are in the repository."""
 
-LAST = ("05_conclusion", "00_summary", "07_status")
-"""Notebooks that read what the others left, in this order."""
+LAST = ("07_status",)
+"""Notebooks that read what the others left."""
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -79,13 +80,13 @@ def find_checkout(start: Path | None = None) -> Checkout:
     Raises:
         InputError: neither the folder nor any above it is a checkout.
     """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
-            return Checkout(folder)
-    raise InputError(
-        f"the working folder is {start}, but must be in a checkout of the repository to build the book."
-    )
+    found = project.checkout(start)
+    if found is None:
+        raise InputError(
+            f"the working folder is {(start or Path.cwd()).resolve()}, but must be in a checkout of the "
+            "repository to build the book."
+        )
+    return Checkout(found)
 
 
 def read_profile(checkout: Checkout, profile: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the notebooks share: data sets that are there, results handed on, numbers in prose."""
+"""What the notebooks share: data sets and studies that are there, measurements, numbers in prose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wdlg import data
+from wdlg import data, project
 from wdlg.errors import InputError
 from wdlg.study.runner import run
 from wdlg.study.specification import Study
@@ -46,30 +46,9 @@ def title(name: str) -> str:
     return data.CATALOGUE[name].title
 
 
-def keep(table: pd.DataFrame, name: str, results_dir: str) -> None:
-    """Hand a table on to later notebooks."""
-    folder = Path(results_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(folder / f"{name}.parquet", index=False)
-
-
-def recall(name: str, results_dir: str) -> pd.DataFrame:
-    """A table that an earlier notebook kept.
-
-    Raises:
-        InputError: it is not there.
-    """
-    path = Path(results_dir) / f"{name}.parquet"
-    if not path.exists():
-        raise InputError(
-            f"results_dir is {results_dir!r}, but must hold {path.name}: run the earlier notebooks first."
-        )
-    return pd.read_parquet(path)
-
-
 def study(
-    file: str,
-    store: str,
+    name: str,
+    store: str | None = None,
     *,
     parts: Sequence[str] = (),
     compute: bool = False,
@@ -78,8 +57,9 @@ def study(
     """A study and the store of its records.
 
     Args:
-        file: of the study.
-        store: folder of the records.
+        name: of a study of the project ("quick", "paper", "readings"), or the path of a study file.
+        store: folder of the records; None for the project's own or, where something is to be computed and
+            there is no checkout, for ``results/NAME`` in the working folder.
         parts: of the study that the page is about; all if empty.
         compute: compute what is missing of these parts. Else each data set without a record is reported.
         data_dir: folder of the sample files.
@@ -87,16 +67,31 @@ def study(
     Raises:
         InputError: the study cannot be read, or the store is not there and nothing is to be computed.
     """
-    if not (compute or Path(store).is_dir()):
-        raise InputError(f"store is {store!r}, but must be a folder of records: run `wdlg study run {file}`.")
-    planned, stored = load_study(file), Store(Path(store))
+    file = project.locate("studies", f"{name}.yaml") or Path(name)
+    planned = load_study(str(file))
+    there = project.locate("results", planned.name)
+    if store is not None:
+        folder = Path(store)
+    elif compute or there is None:
+        folder = (project.checkout() or Path()) / "results" / planned.name
+    else:
+        folder = there
+    stored = Store(folder)
     if compute:
         remarks = run(planned, stored, parts=parts, data_dir=data_dir)
+    elif not folder.is_dir():
+        raise InputError(
+            f"store is {str(folder)!r}, but must be a folder of records: run `wdlg study run {file}`."
+        )
     else:
         cells = [cell for cell in planned.cells if not parts or cell.part in parts]
-        there = {cell.dataset for cell in cells if (stored.folder / cell.path).exists()}
+        present = {cell.dataset for cell in cells if (stored.folder / cell.path).exists()}
         names = dict.fromkeys(cell.dataset for cell in cells)
-        remarks = [f"{name} has no records in {store}." for name in names if name not in there]
+        remarks = [
+            f"{dataset} has no records in the study {planned.name}."
+            for dataset in names
+            if dataset not in present
+        ]
     for remark in remarks:
         print(MISSING, remark)
     return planned, stored
@@ -124,16 +119,20 @@ def executions(folder: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["notebook", "started (UTC)", "seconds"])
 
 
-def measurements(name: str, benchmarks_dir: str) -> Any:
+def measurements(name: str, folder: str | None = None) -> Any:
     """What ``make bench`` left in a file.
+
+    Args:
+        name: of the file.
+        folder: that holds it; None for the project's own.
 
     Raises:
         InputError: it is not there.
     """
-    path = Path(benchmarks_dir) / name
-    if not path.exists():
+    path = project.locate("benchmarks", name) if folder is None else Path(folder, name)
+    if path is None or not path.exists():
         raise InputError(
-            f"benchmarks_dir is {benchmarks_dir!r}, but must hold {name}: run `make bench` in the repository."
+            f"folder is {folder!r}, but must hold {name}, as `make bench` in the repository writes it."
         )
     return json.loads(path.read_text())
 

@@ -207,12 +207,18 @@ def ground(
     return pd.DataFrame(rows)
 
 
-def from_store(study: Study, store: Store, *, command: str) -> list[Entry]:
+def from_store(study: Study, store: Store, *, command: str | None = None) -> list[Entry]:
     """The ledger of a study's stored records.
 
     The part *main* speaks of attacks, the parts with several learning rates of these, the parts with label
     rules of labels. Other parts decide no claim.
+
+    Args:
+        study: the study.
+        store: its records.
+        command: that repeats the measurements; None for that of a study in ``studies``.
     """
+    command = command or f"wdlg study run studies/{study.name}.yaml"
     rates = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
     labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
     tables = (store.read_all(cells) for cells in (study.part("main"), rates, labels))

@@ -89,6 +89,21 @@ def kept_share(plan: Tensor) -> Tensor:
     return plan.diagonal(dim1=-2, dim2=-1).flatten(1).sum(1) / plan.flatten(1).sum(1)
 
 
+def kept_by_parameter(cases: Cases, images: Tensor, settings: Wasserstein) -> pd.DataFrame:
+    """Share of the mass that stays with its own point, between the gradients of images and the shared ones.
+
+    Args:
+        cases: B cases.
+        images: (B, C, H, W), where the dummy gradients are taken.
+        settings: the loss, and with it the plan.
+
+    Returns:
+        One row for each case, one column for each parameter of the network.
+    """
+    found = plans(cases, images, settings)
+    return pd.DataFrame({name: kept_share(plan).numpy() for name, plan in found.items()})
+
+
 def plans_along(
     cases: Cases, attacks: Sequence[Attack], *, iterations: Sequence[int]
 ) -> dict[str, dict[int, dict[str, Tensor]]]:
