@@ -73,7 +73,7 @@ def study(
     if store is not None:
         folder = Path(store)
     elif compute or there is None:
-        folder = (project.checkout() or Path()) / "results" / planned.name
+        folder = (project.checkout() or Path.cwd()) / "results" / planned.name
     else:
         folder = there
     stored = Store(folder)
