@@ -285,10 +285,11 @@ def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, ta
     content.cells[1].metadata["tags"] += [tag] if tag else []
     added = v4.new_code_cell("size = 2", metadata={"tags": ["injected-parameters"]})
     content.cells.insert(2, added)
-    content.metadata["papermill"] = {}
+    content.metadata["papermill"] = {"duration": 1.0}
     nbformat.write(content, tmp_path / "a.ipynb")
     book._finish(tmp_path / "a.ipynb")
-    tags = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells[2].metadata["tags"]
+    cells = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
+    (tags,) = (cell.metadata["tags"] for cell in cells if cell.source == added.source)
     assert set(tags) - {"injected-parameters"} == ({tag} if tag else set())
 
 

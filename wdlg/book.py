@@ -8,6 +8,7 @@ everything went well.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ import yaml
 
 from wdlg import project
 from wdlg.errors import InputError, require_choice, require_count
+from wdlg.exercises import write_exercises
 from wdlg.pages import MISSING
 
 PROFILES = ("quick", "paper")
@@ -41,8 +43,11 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
-ADDED = {"injected-parameters", "papermill-error-cell-tag"}
-"""Tags of the cells that papermill adds, and that a count of the source's cells leaves out."""
+ADDED = {"injected-parameters", "papermill-error-cell-tag", "times"}
+"""Tags of the cells that a build adds, and that a count of the source's cells leaves out."""
+
+WORDS_A_MINUTE = 200
+"""How fast text with mathematics is read: a round number for adults, who read plain text at 240 or so."""
 
 HIDING = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 """Tags that say how much of a cell a page shows."""
@@ -183,6 +188,7 @@ def _stage(checkout: Checkout) -> None:
     for records in checkout.root.glob("results/*"):
         if records.name not in FROM_SCRATCH:
             shutil.copytree(records, checkout.executed / "results" / records.name)
+    write_exercises(checkout.notebooks, checkout.executed / "exercises")
     shutil.copytree(
         checkout.root / "book",
         checkout.executed / "book",
@@ -315,8 +321,8 @@ def _failure(notebook: Path) -> str | None:
 def _finish(notebook: Path) -> None:
     """Check that each figure is a picture, and make the notebook one that readers can download.
 
-    The parameters that papermill adds are shown if the notebook shows its own, and no folder of this machine
-    is left in the file.
+    The parameters that papermill adds are shown if the notebook shows its own, no folder of this machine
+    is left in the file, and below the title stands how long the page takes.
 
     Raises:
         BookError: a cell with a caption shows no picture.
@@ -334,7 +340,15 @@ def _finish(notebook: Path) -> None:
         by_tag["injected-parameters"].metadata["tags"] += sorted(shown_as)
     for path in ("input_path", "output_path"):
         content.metadata.papermill.pop(path, None)
+    content.cells.insert(1, nbformat.v4.new_markdown_cell(_times(content), metadata={"tags": ["times"]}))
     nbformat.write(content, notebook)
+
+
+def _times(notebook: Any) -> str:
+    """How long an executed notebook takes to read, counted in words, and took to run."""
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    minutes, seconds = math.ceil(words / WORDS_A_MINUTE), round(notebook.metadata.papermill.duration)
+    return f"*About {minutes} min to read; ran in {seconds} s.*"
 
 
 def _missing(notebook: Path) -> list[str]:

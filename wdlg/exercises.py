@@ -1,9 +1,10 @@
 """Exercise notebooks, made from the chapters: the questions and what they start from, without the solutions.
 
-A chapter ends with a section *Exercises*. There each question is an ``exercise`` directive in a cell of its own,
-and its solution follows, either as a ``solution`` directive in one cell or as cells between ``solution-start``
-and ``solution-end``. Code before the solution belongs to the question. In the solution, code tagged ``check``
-tests what the other code does: it stays in the exercise notebook, where it fails until the exercise is solved.
+A chapter ends with a section *Exercises*. There each question is an ``exercise`` directive in a cell of its
+own, and its solution follows, either as a ``solution`` directive in one cell or as cells between
+``solution-start`` and ``solution-end``. Code before the solution belongs to the question. In a solution,
+code tagged ``check`` tests what the other code does: it stays in the exercise notebook, where it fails until
+the exercise is solved.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ def section(chapter: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
 def stub(source: str) -> str:
     """Code with the bodies of its functions and all other statements left out, for the reader to write.
 
-    >>> print(stub('import math\\ndef area(radius):\\n    \"\"\"Of a disc.\"\"\"\\n    return math.pi * radius**2'))
+    >>> print(stub("import math\\ndef area(radius):\\n    return math.pi * radius**2\\nprint(area(1))"))
     import math
     def area(radius):
-        \"\"\"Of a disc.\"\"\"
         raise NotImplementedError("your turn")
+    # Your turn.
     """
     lines = source.splitlines()
     kept: list[str] = []
@@ -101,7 +102,7 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
 
 
 def write_exercises(chapters: Path, folder: Path) -> None:
-    """Write the exercise notebook of each chapter of a folder under the chapter's name into another folder."""
+    """Write the exercise notebook of each chapter in a folder under its name into another one."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(chapters.glob("*.ipynb")):
         made = exercise_notebook(nbformat.read(path, as_version=4))
