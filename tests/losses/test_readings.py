@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -30,6 +31,7 @@ READINGS = {
     "total root, mass one": Wasserstein(root="total", mass="one"),
     "euclidean": Wasserstein(cost="euclidean"),
     "pseudo-Huber": Wasserstein(cost="pseudo_huber"),
+    "mass relative": Wasserstein(eps=0, mass="relative"),
     "penalty": Wasserstein(penalty=2.0),
     "identity": Wasserstein(penalty=math.inf),
     "identity, euclidean": Wasserstein(penalty=math.inf, cost="euclidean"),
@@ -233,6 +235,25 @@ def test_an_infinite_penalty_with_mass_one_is_the_loss_of_dlg(first, second, poi
     torch.testing.assert_close(squared(dummy, shared), SquaredEuclidean()(dummy, shared))
     distance = Wasserstein(**settings, root="total")
     torch.testing.assert_close(distance(dummy, shared), Euclidean()(dummy, shared))
+
+
+@given(seeds, seeds)
+def test_an_infinite_penalty_with_relative_mass_is_the_relative_error_of_each_parameter(first, second):
+    dummy, shared = random_gradient(first), random_gradient(second)
+    errors = [
+        (ours - theirs).square().sum((1, 2)) / theirs.square().sum((1, 2))
+        for ours, theirs in zip(dummy.tensors(), shared.tensors(), strict=True)
+    ]
+    loss = Wasserstein(mass="relative", penalty=math.inf)
+    torch.testing.assert_close(loss(dummy, shared), sum(errors))
+
+
+def test_a_parameter_whose_shared_gradient_is_zero_has_no_relative_mass():
+    dummy, shared = random_gradient(0), random_gradient(1)
+    silent = replace(shared, hidden=(torch.zeros_like(shared.hidden[0]), *shared.hidden[1:]))
+    loss = Wasserstein(mass="relative", penalty=math.inf)
+    without = loss(replace(dummy, hidden=dummy.hidden[1:]), replace(silent, hidden=silent.hidden[1:]))
+    torch.testing.assert_close(loss(dummy, silent), without)
 
 
 @settings(max_examples=10)
@@ -548,7 +569,7 @@ def test_couplings_of_identity_and_tensors_stay_in_place():
     [
         ({"points": "columns"}, "points is 'columns', but must be one of rows, kernels, scalars, tensors."),
         ({"kernel_width": 0}, "kernel_width is 0, but must be a whole number, at least 1."),
-        ({"mass": "two"}, "mass is 'two', but must be one of share, one."),
+        ({"mass": "two"}, "mass is 'two', but must be one of share, one, relative."),
         ({"cost": "cubed"}, "cost is 'cubed', but must be one of squared, euclidean, pseudo_huber."),
         ({"huber_scale": 0.0}, "huber_scale is 0.0, but must be a finite number above 0."),
         ({"root": True}, "root is True, but must be one of none, each, total."),

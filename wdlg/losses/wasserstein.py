@@ -40,7 +40,7 @@ from wdlg.losses.transport import (
 )
 
 POINTS = ("rows", "kernels", "scalars", "tensors")
-MASSES = ("share", "one")
+MASSES = ("share", "one", "relative")
 VALUES = ("plain", "dual", "debiased")
 DERIVATIVES = ("envelope", "unrolled")
 
@@ -110,7 +110,10 @@ class Wasserstein:
             (every entry a point on the line; exact transport only) or "tensors" (one for each parameter; the
             distance is then the Euclidean one).
         kernel_width: side of the convolution kernels, for "kernels".
-        mass: of each point: "share" (1/n each) or "one", which makes the cost n times as large.
+        mass: of each point: "share" (1/n each), "one", which makes the cost n times as large, or "relative"
+            (1/(n m²), with m the root mean square norm of the problem's shared points), which makes a squared
+            cost a relative error: no parameter outweighs another because its gradient is larger. A problem
+            whose shared points are all zero then costs nothing.
         cost: of moving mass over the distance d: "squared", "euclidean" or "pseudo_huber", which is
             ``s² (sqrt(1 + d²/s²) - 1)`` with s = ``huber_scale`` times the root mean square norm of the
             problem's shared points. A problem whose shared points are all zero then costs nothing.
@@ -188,8 +191,8 @@ class Wasserstein:
         """Loss of each attack, (B,)."""
         pairs = self._pairs(dummy, shared)
         costs = [self._exact(points) for points in pairs] if self._is_exact else self._entropic(pairs)
-        if self.mass == "one":
-            costs = [points.count * cost for points, cost in zip(pairs, costs, strict=True)]
+        if self.mass != "share":
+            costs = [self._mass(points) * cost for points, cost in zip(pairs, costs, strict=True)]
         return add_up(costs, len(dummy), self.root)
 
     def couplings(self, dummy: Gradient, shared: Gradient) -> list[Tensor]:
@@ -220,6 +223,13 @@ class Wasserstein:
         if self.points == "kernels":
             return kernels(dummy, shared, self.kernel_width)
         return {"rows": rows, "scalars": scalars, "tensors": tensors}[self.points](dummy, shared)
+
+    def _mass(self, points: Points) -> Tensor | int:
+        """Mass of all points of a problem together."""
+        if self.mass == "one":
+            return points.count
+        squared = points.shared_size().detach().square()
+        return torch.where(squared > 0, 1 / squared, 0.0)
 
     def _scale(self, points: Points) -> Tensor:
         return self.huber_scale * points.shared_size().detach()
