@@ -18,8 +18,9 @@ from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs
 from wdlg.modules import ModuleNetwork
-from wdlg.networks import HAS_ONEDNN, Network, Parameters
+from wdlg.networks import Network, Parameters
 from wdlg.optimizers import LBFGS
+from wdlg.output_layer import HAS_ONEDNN
 
 ROUNDS = 15
 

@@ -13,11 +13,12 @@ matrix products instead of hundreds of small steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from wdlg import compiled
 from wdlg.errors import require_count, require_positive
 from wdlg.optimizers.state import State
 
@@ -110,6 +111,8 @@ class LBFGS:
 
     def update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
         """Move every attack on, or end its iteration where a stopping rule of torch fires."""
+        if compiled.fits(state.x, loss, grad):
+            return self._compiled_update(state, loss, grad)
         fresh = state.inner == 0
         flat = grad.abs().amax(1) <= self.tolerance_grad
         small_move = (state.direction.abs().amax(1) * state.step) <= self.tolerance_change
@@ -148,6 +151,25 @@ class LBFGS:
             taken=state.taken + remember,
             scale=scale,
         )
+
+    def _compiled_update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
+        """The same attack by attack, with vectors changed in place."""
+        from wdlg.compiled.lbfgs import update
+
+        vectors = ("previous_grad", "direction", "S", "Y", "SY", "YY")
+        new = {
+            field.name: value if field.name in vectors else value.clone()
+            for field in fields(state)
+            if (value := getattr(state, field.name)) is not None and field.name != "x"
+        }
+        new_x = torch.empty_like(state.x)
+        update(
+            grad.numpy(), loss.numpy(), state.x.numpy(),
+            *(new[name].numpy() for name in vectors), new_x.numpy(),
+            *(tensor.numpy() for name, tensor in new.items() if name not in vectors),
+            self.learning_rate, self.inner_iterations, self.tolerance_grad, self.tolerance_change, CURVATURE_LIMIT,
+        )  # fmt: skip
+        return LBFGSState(x=new_x, **new)
 
     def _direction(
         self, state: LBFGSState, grad: Tensor, s: Tensor, y: Tensor, curvature: Tensor, remember: Tensor
