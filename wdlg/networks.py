@@ -20,7 +20,7 @@ from wdlg import compiled
 from wdlg.convolution import KERNEL, PADDING, Convolution, patch_order, torch_order
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
-from wdlg.output_layer import logits_of, rows_times
+from wdlg.output_layer import OutputLayer
 from wdlg.rows import Rows
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
@@ -42,6 +42,10 @@ class Parameters(Rows):
 
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+    def __getstate__(self) -> dict[str, object]:
+        """For other processes the weights alone, not what has been derived from them."""
+        return {"tensors": self.tensors}
 
     @property
     def weights(self) -> tuple[Tensor, ...]:
@@ -65,6 +69,11 @@ class Parameters(Rows):
             torch.cat((weight, bias[:, :, None]), dim=2)
             for weight, bias in zip(self.in_patch_order, self.biases[:-1], strict=True)
         )
+
+    @cached_property
+    def output_layer(self) -> OutputLayer:
+        """The last layer, if it is a linear one with a bias."""
+        return OutputLayer(self.weights[-1], self.biases[-1])
 
 
 class Network(Protocol):
@@ -163,7 +172,7 @@ class LeNet:
         hidden = images.flatten(2)
         for layer in range(len(STRIDES)):
             _, hidden = self._layer(parameters, layer, hidden)
-        return logits_of(hidden.flatten(1), parameters.weights[-1], parameters.biases[-1])
+        return parameters.output_layer.logits(hidden.flatten(1))
 
     def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """Gradient of the cross-entropy with respect to every parameter, image by image.
@@ -183,9 +192,11 @@ class LeNet:
             InputError: the shapes do not fit together.
         """
         require_fitting(self.image_shape, self.classes, parameters, images, target)
-        passes = _GradientPass
+        passes: type[torch.autograd.Function] = _GradientPass
         if compiled.fits(images, target, *parameters.tensors):
-            from wdlg.compiled.gradient_pass import CompiledPass as passes  # noqa: N813
+            from wdlg.compiled.gradient_pass import CompiledPass
+
+            passes = CompiledPass
         *hidden, error, features = passes.apply(images, target, self, parameters)
         return Gradient(tuple(hidden), error, features)
 
@@ -280,10 +291,10 @@ class _GradientPass(torch.autograd.Function):
             patches.append(seen)
             hidden.append(activated)
         features = hidden[-1].flatten(1)
-        probabilities = torch.softmax(logits_of(features, parameters.weights[-1], parameters.biases[-1]), dim=-1)
+        probabilities = torch.softmax(parameters.output_layer.logits(features), dim=-1)
         error = probabilities - target
 
-        upstream = rows_times(error, parameters.weights[-1]).view_as(hidden[-1])
+        upstream = parameters.output_layer.times(error).view_as(hidden[-1])
         saved_upstream: list[Tensor] = []
         local: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -322,11 +333,11 @@ class _GradientPass(torch.autograd.Function):
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
-        error_bar = error_bar + rows_times(upstream_bar.flatten(1), parameters.weights[-1].transpose(1, 2))
+        error_bar = error_bar + parameters.output_layer.times_transposed(upstream_bar.flatten(1))
 
         # Downwards: through the softmax, the output layer, and every layer's sums to the image.
         logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-        below = features_bar + rows_times(logits_bar, parameters.weights[-1])
+        below = features_bar + parameters.output_layer.times(logits_bar)
         total = below.view_as(hidden[-1])
         for layer in reversed(range(layers)):
             sums_bar = (total + hidden_bar[layer]) * network._slope(hidden[layer])

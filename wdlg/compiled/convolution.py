@@ -1,13 +1,13 @@
 """LeNet's convolution layers forwards and backwards, attack by attack: what the torch code of
 :mod:`wdlg.networks` computes for all attacks at once, compiled.
 
-Images, activations and what is derived from them are (B, places, channels), channels last, so that a row of a
-kernel's window is one contiguous run. The bias is the weight of one more input that is always one: it is the last
-column of every weight matrix, and patches end in a one. Patches are made anew wherever they are needed: to copy
-them in the cache is faster than to fetch them from memory.
+Images, activations and what is derived from them are (B, places, channels), channels last, so that a row of
+a kernel's window is one contiguous run. The bias is the weight of one more input that is always one: it is
+the last column of every weight matrix, and patches end in a one. Patches are made anew wherever they are
+needed: to copy them in the cache is faster than to fetch them from memory.
 
-``shape`` is (height, width, channels, stride, output rows, output columns) of a layer; ``activation`` is 0 for the
-sigmoid, 1 for ReLU, 2 for tanh; ``matrices`` are (B, 12, 25 * channels + 1), or (1, ...) for all.
+``shape`` is (height, width, channels, stride, output rows, output columns) of a layer; ``activation`` is 0
+for the sigmoid, 1 for ReLU, 2 for tanh; ``matrices`` are (B, 12, 25 * channels + 1), or (1, ...) for all.
 """
 
 from __future__ import annotations
@@ -43,11 +43,9 @@ def slope_change(activation, value):  # type: ignore[no-untyped-def]
 
 @compile_loops
 def room(like, matrices, shape, bias_input):  # type: ignore[no-untyped-def]
-    """Zeros for an input with its padding, (rows, columns * channels), and patches (places, 25 * channels + 1)."""
+    """A frame of zeros for an input with its padding, and patches (places, 25 * channels + 1)."""
     _, _, channels, stride, rows, columns = shape
-    frame = np.zeros(
-        ((rows - 1) * stride + KERNEL, ((columns - 1) * stride + KERNEL) * channels), like.dtype
-    )
+    frame = np.zeros(((rows - 1) * stride + KERNEL, ((columns - 1) * stride + KERNEL) * channels), like.dtype)
     patches = np.empty((rows * columns, matrices.shape[2]), like.dtype)
     patches[:, -1] = bias_input
     return frame, patches
@@ -61,7 +59,11 @@ def patches_of(inputs, shape, frame, patches):  # type: ignore[no-untyped-def]
     flat, source, target = frame.reshape(-1), inputs.reshape(-1), patches.reshape(-1)
     for row in range(height):
         copy_run(
-            flat, (row + PADDING) * across + PADDING * channels, source, row * width * channels, width * channels
+            flat,
+            (row + PADDING) * across + PADDING * channels,
+            source,
+            row * width * channels,
+            width * channels,
         )
     to = 0
     for row in range(rows):
@@ -104,7 +106,11 @@ def add_patches(patches, shape, frame, inputs):  # type: ignore[no-untyped-def]
             at += 1
     for row in range(height):
         copy_run(
-            target, row * width * channels, flat, (row + PADDING) * across + PADDING * channels, width * channels
+            target,
+            row * width * channels,
+            flat,
+            (row + PADDING) * across + PADDING * channels,
+            width * channels,
         )
 
 
@@ -121,7 +127,7 @@ def sums(inputs, matrices, shape, out):  # type: ignore[no-untyped-def]
 def gradients(  # type: ignore[no-untyped-def]
     inputs, outputs, upstream, matrices, shape, activation, local, weight, bias, below
 ):
-    """``L = act'(H) U``, the weight gradient ``L X`` in torch's order, the bias gradient, and U of the layer below.
+    """``L = act'(H) U``, the weight gradient ``L X`` in torch's order, the bias gradient, and U below.
 
     ``below`` is empty for the first layer, which has none.
     """
@@ -152,8 +158,8 @@ def upwards(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """What the matching loss says of a layer's L, and through it of its H and U.
 
-    ``matrix_bar`` are ``weight_bar`` and ``bias_bar`` in the order of the patches. ``below_bar`` is empty for the
-    first layer.
+    ``matrix_bar`` are ``weight_bar`` and ``bias_bar`` in the order of the patches. ``below_bar`` is empty for
+    the first layer.
     """
     channels = shape[2]
     frame, patches = room(inputs, matrices, shape, 1)
@@ -165,7 +171,9 @@ def upwards(  # type: ignore[no-untyped-def]
             matrix_bar[b, unit, -1] = bias_bar[b, unit, 0]
             for channel in range(channels):
                 for place in range(WINDOW):
-                    matrix_bar[b, unit, place * channels + channel] = weight_bar[b, unit, channel * WINDOW + place]
+                    matrix_bar[b, unit, place * channels + channel] = weight_bar[
+                        b, unit, channel * WINDOW + place
+                    ]
         patches_of(inputs[b], shape, frame, patches)
         np.dot(patches, matrix_bar[b].T, local_bar)
         if len(below_bar):
@@ -183,7 +191,7 @@ def upwards(  # type: ignore[no-untyped-def]
 def downwards(  # type: ignore[no-untyped-def]
     total, outputs, hidden_bar, local, matrices, matrix_bar, shape, activation, below
 ):
-    """Derivative of the matching loss by a layer's input, from that by its output: ``total`` and ``hidden_bar``.
+    """Derivative of the matching loss by a layer's input, from that by its output, ``total + hidden_bar``.
 
     X is in the weight gradient ``L X`` and in the sums ``W X``: one product for both.
     """

@@ -1,7 +1,7 @@
 """The gradient of LeNet's cross-entropy and the derivative of any function of it, by compiled loops.
 
-The formulas and their names are those of ``wdlg.networks._GradientPass``. The activation and the output layer are
-left to torch, whose exponential is vectorised, and for which a matrix that all attacks share is one product.
+The formulas and their names are those of ``wdlg.networks._GradientPass``. The activation is left to torch,
+whose exponential is vectorised, and so is an output layer that all attacks share: one product for all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wdlg.compiled import convolution as loops
-from wdlg.output_layer import logits_of, rows_times
+from wdlg.compiled import output_layer, run
 
 if TYPE_CHECKING:
     from wdlg.convolution import Convolution
@@ -37,15 +37,19 @@ class CompiledPass(torch.autograd.Function):
         hidden = [_channels_last(images.flatten(2))]
         for shape, matrix in zip(shapes, matrices, strict=True):
             output = images.new_empty(count, shape[4] * shape[5], matrix.shape[1])
-            loops.sums(hidden[-1].numpy(), matrix.numpy(), shape, output.numpy())
+            run(loops.sums, hidden[-1], matrix, shape, output)
             hidden.append(network.activate(output))
         features = hidden[-1].transpose(1, 2).flatten(1)
-        probabilities = torch.softmax(
-            logits_of(features, parameters.weights[-1], parameters.biases[-1]), dim=-1
-        )
-        error = probabilities - target
+        weights, biases = parameters.weights[-1], parameters.biases[-1]
+        if len(parameters) > 1:
+            probabilities, error, above = (like.new_empty(like.shape) for like in (target, target, features))
+            run(output_layer.errors, features, weights, biases, target, probabilities, error, above)
+        else:
+            probabilities = torch.softmax(parameters.output_layer.logits(features), dim=-1)
+            error = probabilities - target
+            above = parameters.output_layer.times(error)
 
-        upstream = [_channels_last(rows_times(error, parameters.weights[-1]).view(count, len(matrices[-1][0]), -1))]
+        upstream = [_channels_last(above.view(count, hidden[-1].shape[2], -1))]
         local: list[Tensor] = []
         gradients: list[Tensor] = []
         for layer in reversed(range(len(shapes))):
@@ -53,9 +57,9 @@ class CompiledPass(torch.autograd.Function):
             weight = images.new_empty(count, *parameters.weights[layer].shape[1:])
             bias = images.new_empty(count, len(weight[0]), 1)
             below = torch.empty_like(hidden[layer] if layer else hidden[layer][:0])
-            loops.gradients(
-                hidden[layer].numpy(), hidden[layer + 1].numpy(), upstream[0].numpy(), matrices[layer].numpy(),
-                shapes[layer], activation, local[0].numpy(), weight.numpy(), bias.numpy(), below.numpy(),
+            run(
+                loops.gradients, hidden[layer], hidden[layer + 1], upstream[0], matrices[layer],
+                shapes[layer], activation, local[0], weight, bias, below,
             )  # fmt: skip
             gradients = [weight, bias, *gradients]
             upstream.insert(0, below)
@@ -79,26 +83,32 @@ class CompiledPass(torch.autograd.Function):
         hidden_bar: list[Tensor] = []
         upstream_bar = hidden[0][:0]
         for layer in range(layers):
-            weight_bar, bias_bar = (bar.contiguous() for bar in cotangents[2 * layer : 2 * layer + 2])
+            weight_bar, bias_bar = cotangents[2 * layer : 2 * layer + 2]
             matrix_bar.append(upstream[layer].new_empty(count, *matrices[layer].shape[1:]))
             hidden_bar.append(torch.empty_like(upstream[layer]))
             below_bar, upstream_bar = upstream_bar, torch.empty_like(upstream[layer])
-            loops.upwards(
-                hidden[layer].numpy(), hidden[layer + 1].numpy(), upstream[layer].numpy(), matrices[layer].numpy(),
-                shapes[layer], activation, weight_bar.numpy(), bias_bar.numpy(), below_bar.numpy(),
-                matrix_bar[-1].numpy(), hidden_bar[-1].numpy(), upstream_bar.numpy(),
+            run(
+                loops.upwards, hidden[layer], hidden[layer + 1], upstream[layer], matrices[layer],
+                shapes[layer], activation, weight_bar, bias_bar, below_bar,
+                matrix_bar[-1], hidden_bar[-1], upstream_bar,
             )  # fmt: skip
         weights = parameters.weights[-1]
-        error_bar = error_bar + rows_times(upstream_bar.transpose(1, 2).flatten(1), weights.transpose(1, 2))
-
-        logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-        below_features = features_bar + rows_times(logits_bar, weights)
-        total = _channels_last(below_features.view(count, hidden[-1].shape[2], -1))
+        above = upstream_bar.transpose(1, 2).flatten(1)
+        if len(parameters) > 1:
+            error_bar, features_bar = (
+                bar.clone(memory_format=torch.contiguous_format) for bar in (error_bar, features_bar)
+            )
+            run(output_layer.errors_back, above, error_bar, probabilities, weights, features_bar)
+        else:
+            error_bar = error_bar + parameters.output_layer.times_transposed(above)
+            logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
+            features_bar = features_bar + parameters.output_layer.times(logits_bar)
+        total = _channels_last(features_bar.reshape(count, hidden[-1].shape[2], -1))
         for layer in reversed(range(layers)):
             below = torch.empty_like(hidden[layer])
-            loops.downwards(
-                total.numpy(), hidden[layer + 1].numpy(), hidden_bar[layer].numpy(), local[layer].numpy(),
-                matrices[layer].numpy(), matrix_bar[layer].numpy(), shapes[layer], activation, below.numpy(),
+            run(
+                loops.downwards, total, hidden[layer + 1], hidden_bar[layer], local[layer], matrices[layer],
+                matrix_bar[layer], shapes[layer], activation, below,
             )  # fmt: skip
             total = below
         return total.transpose(1, 2).reshape(count, *network.image_shape), -error_bar, None, None

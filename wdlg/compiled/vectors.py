@@ -1,7 +1,7 @@
 """Short runs of numbers, copied or added at once.
 
-numba compiles a loop over a few dozen numbers number by number: it does not know that source and target are not the
-same memory, and to ask would take longer than the loop. Here the vector is written out.
+numba compiles a loop over a few dozen numbers number by number: it does not know that source and target are
+not the same memory, and to ask would take longer than the loop. Here the vector is written out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> A
 
 
 @intrinsic
-def copy_run(typing_context, target, start, source, source_start, count):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _copy_run(typing_context, target, start, source, source_start, count):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """``target[start : start + count] = source[source_start : source_start + count]`` of flat arrays."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -33,7 +33,7 @@ def copy_run(typing_context, target, start, source, source_start, count):  # typ
 
 
 @intrinsic(prefer_literal=True)
-def add_run(typing_context, target, start, source, source_start, count):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _add_run(typing_context, target, start, source, source_start, count):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """The same with ``+=``; ``count`` is written out in the code that calls this."""
     if not isinstance(count, types.IntegerLiteral):
         return None
@@ -49,3 +49,8 @@ def add_run(typing_context, target, start, source, source_start, count):  # type
         return context.get_dummy_value()
 
     return types.void(target, types.intp, source, types.intp, count), generate
+
+
+# Calls lack the typing context that the definitions begin with.
+copy_run: Any = _copy_run
+add_run: Any = _add_run

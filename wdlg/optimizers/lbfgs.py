@@ -31,7 +31,8 @@ class LBFGSState(State):
     """:class:`State` with the memory of B attacks. H = history, n = number of unknowns.
 
     The pair memories are rings: attack b writes its next pair in slot ``taken[b] % H``. They are changed in
-    place, since copying them would cost more than the step itself.
+    place, since copying them would cost more than the step itself; by compiled code the last gradient and
+    direction, too.
 
     Attributes:
         inner: (B,), evaluations made in the iteration in hand; 0 at its start.
@@ -90,6 +91,7 @@ class LBFGS:
     def init(self, x: Tensor) -> LBFGSState:
         """Start at x (B, n) with an empty memory."""
         attacks, n = x.shape
+        x = x.contiguous()
         counts = torch.zeros(attacks, dtype=torch.long, device=x.device)
         return LBFGSState(
             x=x,
@@ -160,14 +162,15 @@ class LBFGS:
         new = {
             field.name: value if field.name in vectors else value.clone()
             for field in fields(state)
-            if (value := getattr(state, field.name)) is not None and field.name != "x"
+            if field.name != "x"
+            for value in [getattr(state, field.name)]
         }
-        new_x = torch.empty_like(state.x)
-        update(
-            grad.numpy(), loss.numpy(), state.x.numpy(),
-            *(new[name].numpy() for name in vectors), new_x.numpy(),
-            *(tensor.numpy() for name, tensor in new.items() if name not in vectors),
-            self.learning_rate, self.inner_iterations, self.tolerance_grad, self.tolerance_change, CURVATURE_LIMIT,
+        new_x = state.x.new_empty(state.x.shape)
+        compiled.run(
+            update, grad, loss, state.x, *(new[name] for name in vectors), new_x,
+            *(tensor for name, tensor in new.items() if name not in vectors),
+            self.learning_rate, self.inner_iterations, self.tolerance_grad, self.tolerance_change,
+            CURVATURE_LIMIT,
         )  # fmt: skip
         return LBFGSState(x=new_x, **new)
 
