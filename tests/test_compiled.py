@@ -112,9 +112,9 @@ def test_lbfgs_can_go_over_from_torch_to_compiled_code_and_back(history):
             states.append({name: value.clone() for name, value in vars(state).items()})
         return states
 
-    theirs = course(lambda number: True)
+    theirs = course(lambda _: True)
     assert len({int(taken) for taken in theirs[-1]["taken"]}) > 1
-    for by_torch in (lambda number: False, lambda number: number % 3 == 0):
+    for by_torch in (lambda _: False, lambda number: number % 3 == 0):
         for mine, other in zip(course(by_torch), theirs, strict=True):
             for name in set(mine) - {"SY", "YY"}:  # these have entries that nobody reads
                 torch.testing.assert_close(mine[name], other[name], rtol=1e-6, atol=1e-8)
