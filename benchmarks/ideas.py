@@ -13,13 +13,16 @@ from torch import Tensor
 from benchmarks import timing
 from benchmarks.problems import Problem
 from benchmarks.wasserstein import EPS, ITERATIONS, gradients
+from wdlg import compiled
 from wdlg.convolution import KERNEL, PADDING, Convolution, torch_order
+from wdlg.engine import Start
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs
 from wdlg.modules import ModuleNetwork
-from wdlg.networks import HAS_ONEDNN, Network, Parameters
+from wdlg.networks import Network, Parameters
 from wdlg.optimizers import LBFGS
+from wdlg.output_layer import HAS_ONEDNN, OutputLayer
 
 ROUNDS = 15
 
@@ -65,7 +68,11 @@ def ideas() -> list[Idea]:
     column = row[:, 0, :, None]
     costs = row_costs(*gradients(32))[-2]
     found = [
-        Idea("both passes by hand, against torch.func and autograd", *_both_passes()),
+        Idea(
+            "both passes compiled, attack by attack, against batched products of torch", *_compiled_passes()
+        ),
+        Idea("a step of L-BFGS compiled, against batched products of torch", *_compiled_steps(memory)),
+        Idea("both passes by hand in torch, against torch.func and autograd", *_both_passes()),
         Idea(
             "patches by copied windows, against unfold",
             lambda: layer.patches(activations),
@@ -83,7 +90,7 @@ def ideas() -> list[Idea]:
             lambda: row @ memory.transpose(1, 2),
             lambda: memory @ column,
         ),
-        Idea("L-BFGS direction in compact form, against the two-loop recursion", *_directions(memory)),
+        Idea("L-BFGS in compact form in torch, against the two-loop recursion", *_directions(memory)),
         Idea(
             "Sinkhorn by products with the scaled plan, against POT's batched log domain (100 rows)",
             lambda: sinkhorn_plan(costs, eps=EPS, max_iterations=ITERATIONS, threshold=1e-300),
@@ -93,14 +100,53 @@ def ideas() -> list[Idea]:
     if HAS_ONEDNN:
         few, many = normal(10, 5749), normal(5749, 768)
         product = torch.ops.mkldnn._linear_pointwise
-        found.append(
+        layer_of_all = OutputLayer(many[None], normal(1, 5749))
+        found += [
             Idea(
                 "10 rows times a 5749 x 768 matrix by oneDNN, against @",
                 lambda: product(few, many.T, None, "none", [], ""),
                 lambda: few @ many,
-            )
-        )
+            ),
+            Idea(
+                "the same with the matrix in oneDNN's own order, against torch's order",
+                lambda: layer_of_all.times(few),
+                lambda: product(few, many.T, None, "none", [], ""),
+            ),
+        ]
     return found
+
+
+def _by_torch(way: Callable[[], object]) -> Callable[[], object]:
+    """The same without compiled code."""
+
+    def once() -> object:
+        with compiled.turned_off():
+            return way()
+
+    return once
+
+
+def _compiled_passes() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Matching loss and its derivative by the images."""
+    start = Problem(32).start()
+    target = F.one_hot(torch.arange(32), start.observation.network.classes).float()
+    once = _derivative(start, start.observation.network, start.observation.parameters, target)
+    return once, _by_torch(once)
+
+
+def _compiled_steps(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A step from 100 remembered pairs of 32 attacks."""
+    step, _, _, _ = _remembering(gradients_seen)
+    return step, _by_torch(step)
+
+
+def _derivative(start: Start, network: Network, weights: Parameters, target: Tensor) -> Callable[[], Tensor]:
+    def once() -> Tensor:
+        images = start.dummy_images.clone().requires_grad_()
+        dummy = network.gradient(weights, images, target)
+        return torch.autograd.grad(SquaredEuclidean()(dummy, start.observation.gradient).sum(), images)[0]
+
+    return once
 
 
 def _both_passes() -> tuple[Callable[[], object], Callable[[], object]]:
@@ -113,20 +159,17 @@ def _both_passes() -> tuple[Callable[[], object], Callable[[], object]]:
         tuple(tensor.reshape(32, *shape) for tensor, shape in zip(parameters.tensors, shapes, strict=True))
     )
     target = F.one_hot(torch.arange(32), lenet.classes).float()
-
-    def derivative(network: Network, weights: Parameters) -> Callable[[], object]:
-        def once() -> Tensor:
-            images = start.dummy_images.clone().requires_grad_()
-            dummy = network.gradient(weights, images, target)
-            return torch.autograd.grad(SquaredEuclidean()(dummy, start.observation.gradient).sum(), images)[0]
-
-        return once
-
-    return derivative(lenet, parameters), derivative(general, same)
+    ways = _derivative(start, lenet, parameters, target), _derivative(start, general, same, target)
+    return _by_torch(ways[0]), _by_torch(ways[1])
 
 
-def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The direction from 100 remembered pairs of 32 attacks; a quadratic function, so that all are kept."""
+def _remembering(
+    gradients_seen: Tensor,
+) -> tuple[Callable[[], object], list[Tensor], list[Tensor], Tensor]:
+    """A step of L-BFGS with 100 pairs of 32 attacks, the pairs, and the gradient.
+
+    Of a quadratic function, so that every pair is remembered.
+    """
     optimizer = LBFGS()
     state = optimizer.init(gradients_seen[:, 0].clone())
     curvature = torch.linspace(0.5, 2, gradients_seen.shape[2])
@@ -139,9 +182,12 @@ def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[
         previous = x, grad
         state = optimizer.update(state, grad.square().sum(1), grad)
     x, grad = state.x, curvature * state.x
+    return lambda: optimizer.update(state, grad.square().sum(1), grad), steps, changes, grad
 
-    def compact() -> object:
-        return optimizer.update(state, grad.square().sum(1), grad)
+
+def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The direction from 100 remembered pairs of 32 attacks."""
+    compact, steps, changes, grad = _remembering(gradients_seen)
 
     def two_loops() -> Tensor:
         direction, kept = -grad, []
@@ -154,4 +200,4 @@ def _directions(gradients_seen: Tensor) -> tuple[Callable[[], object], Callable[
             direction = direction + (alpha - rho * (y * direction).sum(1, keepdim=True)) * s
         return direction
 
-    return compact, two_loops
+    return _by_torch(compact), two_loops

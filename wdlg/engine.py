@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from tqdm import tqdm
 
-from wdlg import labels
+from wdlg import compiled, labels
 from wdlg.attack import DIVERGENCE, Attack, Observation, Reconstruction, Status
 from wdlg.errors import InputError, require_count
 from wdlg.gradients import Gradient
@@ -282,7 +282,8 @@ class _Queue:
     def _step(self, slots: _Slots) -> _Slots | None:
         started = time.perf_counter()
         state = slots.state
-        loss, grad = self._evaluate(slots)
+        with compiled.one_blas_thread():
+            loss, grad = self._evaluate(slots)
         self._record(slots, loss)
         better = loss < slots.best_loss
         slots = replace(

@@ -16,19 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wdlg import compiled
 from wdlg.convolution import KERNEL, PADDING, Convolution, patch_order, torch_order
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.gradients import Gradient
+from wdlg.output_layer import OutputLayer
 from wdlg.rows import Rows
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
 
 CHANNELS = 12
 STRIDES = (2, 2, 1)
-
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""For a few rows times a large matrix. torch's ``@`` is Intel's MKL, which runs at half speed on processors
-of other makers; oneDNN, with which torch computes convolutions, does not, and is faster for few rows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,10 @@ class Parameters(Rows):
     def __len__(self) -> int:
         return len(self.tensors[0])
 
+    def __getstate__(self) -> dict[str, object]:
+        """For other processes the weights alone, not what has been derived from them."""
+        return {"tensors": self.tensors}
+
     @property
     def weights(self) -> tuple[Tensor, ...]:
         """Of layers that all have a weight and a bias, the weights."""
@@ -59,6 +61,19 @@ class Parameters(Rows):
     def in_patch_order(self) -> tuple[Tensor, ...]:
         """The convolutions' weights with their columns in the order of the patches."""
         return tuple(patch_order(weight) for weight in self.weights[:-1])
+
+    @cached_property
+    def with_biases(self) -> tuple[Tensor, ...]:
+        """The same with the biases as a last column, for the compiled code."""
+        return tuple(
+            torch.cat((weight, bias[:, :, None]), dim=2)
+            for weight, bias in zip(self.in_patch_order, self.biases[:-1], strict=True)
+        )
+
+    @cached_property
+    def output_layer(self) -> OutputLayer:
+        """The last layer, if it is a linear one with a bias."""
+        return OutputLayer(self.weights[-1], self.biases[-1])
 
 
 class Network(Protocol):
@@ -157,7 +172,7 @@ class LeNet:
         hidden = images.flatten(2)
         for layer in range(len(STRIDES)):
             _, hidden = self._layer(parameters, layer, hidden)
-        return _linear(parameters, hidden.flatten(1))
+        return parameters.output_layer.logits(hidden.flatten(1))
 
     def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """Gradient of the cross-entropy with respect to every parameter, image by image.
@@ -177,7 +192,12 @@ class LeNet:
             InputError: the shapes do not fit together.
         """
         require_fitting(self.image_shape, self.classes, parameters, images, target)
-        *hidden, error, features = _GradientPass.apply(images, target, self, parameters)
+        passes: type[torch.autograd.Function] = _GradientPass
+        if compiled.fits(images, target, *parameters.tensors):
+            from wdlg.compiled.gradient_pass import CompiledPass
+
+            passes = CompiledPass
+        *hidden, error, features = passes.apply(images, target, self, parameters)
         return Gradient(tuple(hidden), error, features)
 
     def _layer(self, parameters: Parameters, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,9 +206,10 @@ class LeNet:
         matrix = parameters.in_patch_order[layer].expand(len(hidden), -1, -1)
         bias = parameters.biases[layer][:, :, None]
         sums = torch.baddbmm(bias.expand(len(hidden), -1, 1), matrix, patches.transpose(1, 2))
-        return patches, self._activate(sums)
+        return patches, self.activate(sums)
 
-    def _activate(self, sums: Tensor) -> Tensor:
+    def activate(self, sums: Tensor) -> Tensor:
+        """The activation, number by number."""
         if self.activation == "sigmoid":
             return torch.sigmoid(sums)
         return torch.relu(sums) if self.activation == "relu" else torch.tanh(sums)
@@ -270,10 +291,10 @@ class _GradientPass(torch.autograd.Function):
             patches.append(seen)
             hidden.append(activated)
         features = hidden[-1].flatten(1)
-        probabilities = torch.softmax(_linear(parameters, features), dim=-1)
+        probabilities = torch.softmax(parameters.output_layer.logits(features), dim=-1)
         error = probabilities - target
 
-        upstream = _rows_times(error, parameters.weights[-1]).view_as(hidden[-1])
+        upstream = parameters.output_layer.times(error).view_as(hidden[-1])
         saved_upstream: list[Tensor] = []
         local: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -312,11 +333,11 @@ class _GradientPass(torch.autograd.Function):
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
-        error_bar = error_bar + _rows_times(upstream_bar.flatten(1), parameters.weights[-1].transpose(1, 2))
+        error_bar = error_bar + parameters.output_layer.times_transposed(upstream_bar.flatten(1))
 
         # Downwards: through the softmax, the output layer, and every layer's sums to the image.
         logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-        below = features_bar + _rows_times(logits_bar, parameters.weights[-1])
+        below = features_bar + parameters.output_layer.times(logits_bar)
         total = below.view_as(hidden[-1])
         for layer in reversed(range(layers)):
             sums_bar = (total + hidden_bar[layer]) * network._slope(hidden[layer])
@@ -325,17 +346,3 @@ class _GradientPass(torch.autograd.Function):
             total = network.convolutions[layer].transposed(torch.cat((local[layer], sums_bar), dim=1), both)
         images_bar = total.view(count, *network.image_shape)
         return images_bar, -error_bar, None, None
-
-
-def _linear(parameters: Parameters, features: Tensor) -> Tensor:
-    """Output layer: features (B, M) to logits (B, K)."""
-    return _rows_times(features, parameters.weights[-1].transpose(1, 2)) + parameters.biases[-1]
-
-
-def _rows_times(rows: Tensor, matrices: Tensor) -> Tensor:
-    """Each row (B, i) times its own matrix (B, i, j), or all rows times the one matrix (1, i, j)."""
-    if len(matrices) > 1:
-        return (rows[:, None, :] @ matrices)[:, 0]
-    if rows.dtype == torch.float32 and rows.device.type == "cpu" and HAS_ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(rows, matrices[0].T, None, "none", [], "")
-    return rows @ matrices[0]

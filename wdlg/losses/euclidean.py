@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wdlg import compiled
 from wdlg.errors import require_positive
 from wdlg.gradients import Gradient
 
@@ -18,8 +19,17 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
         (dummy.error, dummy.features), (shared.error, shared.features)
     )
     for ours, theirs in zip(dummy.hidden, shared.hidden, strict=True):
-        total = total + (ours - theirs).square().flatten(1).sum(-1)
+        total = total + _squared_distance(ours, theirs)
     return total
+
+
+def _squared_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Of tensors (B, ...), (B,)."""
+    if compiled.fits(ours, theirs):
+        from wdlg.compiled.distance import SquaredDistance
+
+        return SquaredDistance.apply(ours, theirs)
+    return (ours - theirs).square().flatten(1).sum(-1)
 
 
 def rank_one_squared_distance(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:

@@ -13,11 +13,12 @@ matrix products instead of hundreds of small steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from wdlg import compiled
 from wdlg.errors import require_count, require_positive
 from wdlg.optimizers.state import State
 
@@ -30,7 +31,8 @@ class LBFGSState(State):
     """:class:`State` with the memory of B attacks. H = history, n = number of unknowns.
 
     The pair memories are rings: attack b writes its next pair in slot ``taken[b] % H``. They are changed in
-    place, since copying them would cost more than the step itself.
+    place, since copying them would cost more than the step itself; by compiled code the last gradient and
+    direction, too.
 
     Attributes:
         inner: (B,), evaluations made in the iteration in hand; 0 at its start.
@@ -89,6 +91,7 @@ class LBFGS:
     def init(self, x: Tensor) -> LBFGSState:
         """Start at x (B, n) with an empty memory."""
         attacks, n = x.shape
+        x = x.contiguous()
         counts = torch.zeros(attacks, dtype=torch.long, device=x.device)
         return LBFGSState(
             x=x,
@@ -110,6 +113,8 @@ class LBFGS:
 
     def update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
         """Move every attack on, or end its iteration where a stopping rule of torch fires."""
+        if compiled.fits(state.x, loss, grad):
+            return self._compiled_update(state, loss, grad)
         fresh = state.inner == 0
         flat = grad.abs().amax(1) <= self.tolerance_grad
         small_move = (state.direction.abs().amax(1) * state.step) <= self.tolerance_change
@@ -148,6 +153,26 @@ class LBFGS:
             taken=state.taken + remember,
             scale=scale,
         )
+
+    def _compiled_update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
+        """The same attack by attack, with vectors changed in place."""
+        from wdlg.compiled.lbfgs import update
+
+        vectors = ("previous_grad", "direction", "S", "Y", "SY", "YY")
+        new = {
+            field.name: value if field.name in vectors else value.clone()
+            for field in fields(state)
+            if field.name != "x"
+            for value in [getattr(state, field.name)]
+        }
+        new_x = state.x.new_empty(state.x.shape)
+        compiled.run(
+            update, grad, loss, state.x, *(new[name] for name in vectors), new_x,
+            *(tensor for name, tensor in new.items() if name not in vectors),
+            self.learning_rate, self.inner_iterations, self.tolerance_grad, self.tolerance_change,
+            CURVATURE_LIMIT,
+        )  # fmt: skip
+        return LBFGSState(x=new_x, **new)
 
     def _direction(
         self, state: LBFGSState, grad: Tensor, s: Tensor, y: Tensor, curvature: Tensor, remember: Tensor

@@ -1,0 +1,157 @@
+"""Compiled code computes what torch computes, and is taken only where it fits."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from threadpoolctl import threadpool_info
+
+from wdlg import compiled
+from wdlg.attack import IDLG, Observation
+from wdlg.engine import Start, reconstruct
+from wdlg.losses import SquaredEuclidean
+from wdlg.networks import ACTIVATIONS, LeNet
+from wdlg.optimizers import LBFGS
+
+# Rounding of sums of some hundred terms in other orders; single precision has 6e-8 for one term.
+CLOSE = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 2e-4, "atol": 2e-5}}
+
+
+def passes(network, *, attacks, shared, dtype, seed=0):
+    """Everything that comes out of both passes, for a loss that weighs each output differently."""
+    stream = torch.Generator().manual_seed(seed)
+    parameters = network.initial_parameters(1 if shared else attacks, generator=stream, dtype=dtype)
+    images = torch.rand(attacks, *network.image_shape, generator=stream, dtype=dtype).requires_grad_()
+    target = torch.rand(attacks, network.classes, generator=stream, dtype=dtype).softmax(-1).requires_grad_()
+    gradient = network.gradient(parameters, images, target)
+    outputs = [*gradient.hidden, gradient.error, gradient.features]
+    weighed = [
+        (output * torch.randn(output.shape, generator=stream, dtype=dtype)).sum() for output in outputs
+    ]
+    return [*outputs, *torch.autograd.grad(sum(weighed), (images, target))]
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 25, 25), (2, 9, 14), (1, 1, 1)])
+def test_both_passes_bring_what_torch_brings(image_shape, shared, activation, dtype):
+    network = LeNet(image_shape, 7, activation)
+    ours = passes(network, attacks=3, shared=shared, dtype=dtype)
+    with compiled.turned_off():
+        theirs = passes(network, attacks=3, shared=shared, dtype=dtype)
+    for mine, other in zip(ours, theirs, strict=True):
+        scale = other.detach().abs().max().clamp_min(1.0)
+        torch.testing.assert_close(mine / scale, other / scale, **CLOSE[dtype])
+
+
+def test_compiled_code_is_taken_where_it_fits_and_nowhere_else(monkeypatch):
+    calls = []
+    run = compiled.run
+    monkeypatch.setattr("wdlg.compiled.gradient_pass.run", lambda *given: (calls.append(1), run(*given)))
+    network = LeNet((1, 8, 8), 4)
+    passes(network, attacks=2, shared=False, dtype=torch.float32)
+    assert calls
+    calls.clear()
+    passes(network, attacks=2, shared=False, dtype=torch.bfloat16)
+    with compiled.turned_off():
+        passes(network, attacks=2, shared=False, dtype=torch.float32)
+    assert not calls
+    assert not compiled.fits(torch.zeros(1), torch.zeros(1, dtype=torch.float64))
+    assert not compiled.fits(torch.zeros(1, device="meta"))
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_the_squared_distance_and_its_derivatives_are_those_of_torch(dtype):
+    stream = torch.Generator().manual_seed(0)
+    network = LeNet((1, 8, 8), 4)
+    target = F.one_hot(torch.arange(3), 4).to(dtype)
+    parameters = network.initial_parameters(3, generator=stream, dtype=dtype)
+    one, two = (
+        network.gradient(parameters, torch.rand(3, 1, 8, 8, generator=stream, dtype=dtype), target)
+        for _ in range(2)
+    )
+
+    def loss_and_derivatives():
+        mine, other = (
+            replace(gradient, hidden=tuple(part.clone().requires_grad_() for part in gradient.hidden))
+            for gradient in (one, two)
+        )
+        loss = SquaredEuclidean()(mine, other)
+        weighed = (loss * torch.arange(1, 4)).sum()
+        return [loss, *torch.autograd.grad(weighed, [*mine.hidden, *other.hidden])]
+
+    ours = loss_and_derivatives()
+    with compiled.turned_off():
+        theirs = loss_and_derivatives()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, **CLOSE[dtype])
+
+
+def bumps(x):
+    """A function whose second derivative changes its sign, so that some pairs are not remembered."""
+    return (torch.sin(2 * x).sum(1) + 0.1 * x.square().sum(1)), 2 * torch.cos(2 * x) + 0.2 * x
+
+
+@pytest.mark.parametrize("history", [3, 100])
+def test_lbfgs_can_go_over_from_torch_to_compiled_code_and_back(history):
+    optimizer = LBFGS(learning_rate=0.2, history=history, inner_iterations=7)
+    start = torch.randn(5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def course(by_torch):
+        state, states = optimizer.init(start.clone()), []
+        for number in range(40):
+            loss, grad = bumps(state.x)
+            if by_torch(number):
+                with compiled.turned_off():
+                    state = optimizer.update(state, loss, grad)
+            else:
+                state = optimizer.update(state, loss, grad)
+            states.append({name: value.clone() for name, value in vars(state).items()})
+        return states
+
+    theirs = course(lambda _: True)
+    assert len({int(taken) for taken in theirs[-1]["taken"]}) > 1
+    for by_torch in (lambda _: False, lambda number: number % 3 == 0):
+        for mine, other in zip(course(by_torch), theirs, strict=True):
+            for name in set(mine) - {"SY", "YY"}:  # these have entries that nobody reads
+                torch.testing.assert_close(mine[name], other[name], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_attack_alone_and_among_64_takes_the_same_course(shared):
+    network = LeNet((1, 8, 8), 4)
+    stream = torch.Generator().manual_seed(2)
+    parameters = network.initial_parameters(1 if shared else 64, generator=stream, dtype=torch.float64)
+    images = torch.rand(64, 1, 8, 8, generator=stream, dtype=torch.float64)
+    target = F.one_hot(torch.arange(64) % 4, 4).double()
+    whole = Start(
+        Observation(network, parameters, network.gradient(parameters, images, target)),
+        torch.randn(64, 1, 8, 8, generator=stream, dtype=torch.float64),
+    )
+    attack = replace(IDLG, optimizer=LBFGS(learning_rate=0.1), evaluations=60, stop_loss=1e-300)
+    among = reconstruct(attack, *vars(whole).values(), batch_size=64)
+    for number in (0, 41):
+        alone = reconstruct(attack, *vars(whole.select(torch.tensor([number]))).values())
+        torch.testing.assert_close(alone.images[0], among.images[number], rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(alone.loss_trace[0], among.loss_trace[number], rtol=1e-6, atol=1e-10)
+
+
+def test_what_is_derived_from_weights_is_not_sent_to_other_processes():
+    network = LeNet((1, 8, 8), 4)
+    passes(network, attacks=2, shared=True, dtype=torch.float32)
+    parameters = network.initial_parameters(generator=torch.Generator().manual_seed(0))
+    network.logits(parameters, torch.zeros(1, 1, 8, 8))
+    assert set(vars(parameters)) > {"tensors"}
+    back = pickle.loads(pickle.dumps(parameters))
+    assert set(vars(back)) == {"tensors"}
+    assert all(map(torch.equal, back.tensors, parameters.tensors))
+
+
+def test_small_products_stay_on_one_thread():
+    with compiled.one_blas_thread():
+        threads = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert threads
+    assert set(threads) == {1}
