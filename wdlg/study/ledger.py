@@ -157,8 +157,9 @@ def ground(
 def from_store(study: Study, store: Store, *, command: str | None = None) -> list[Entry]:
     """The ledger of a study's stored records.
 
-    The part *main* speaks of attacks, the parts with several learning rates of these, the parts with label
-    rules of labels. Other parts decide no claim.
+    The part *main* speaks of attacks, the parts *second* and *second-lfw* of the second final comparison, the
+    parts with several learning rates of these, the parts with label rules of labels. Other parts decide no
+    claim.
 
     Args:
         study: the study.
@@ -168,5 +169,6 @@ def from_store(study: Study, store: Store, *, command: str | None = None) -> lis
     command = command or f"wdlg study run studies/{study.name}.yaml"
     rates = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
     labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
-    tables = (store.read_all(cells) for cells in (study.part("main"), rates, labels))
+    second = study.part("second") + study.part("second-lfw")
+    tables = (store.read_all(cells) for cells in (study.part("main"), second, rates, labels))
     return ledger(Records(*tables), command=command)

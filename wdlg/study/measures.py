@@ -24,11 +24,13 @@ class Records:
 
     Attributes:
         attacks: rows of :meth:`wdlg.study.store.Store.read`, or of :attr:`wdlg.study.Outcome.records`.
+        second: the same of a second final comparison, after a second search for the strongest loss.
         rates: the same at several learning rates, with the columns optimizer and learning_rate.
         labels: rows of :func:`wdlg.study.compare_rules`, with the columns dataset and activation.
     """
 
     attacks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    second: pd.DataFrame = field(default_factory=pd.DataFrame)
     rates: pd.DataFrame = field(default_factory=pd.DataFrame)
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -198,12 +200,11 @@ def fidelity(records: Records, *, method: str, dataset: str, mse: float, share: 
     )
 
 
-def strongest(records: Records, *, method: str, opponent: str) -> Result:
-    """Does the strongest loss beat iDLG in success and in explosions?"""
-    results = {
-        score: compare_all(records.attacks, score, method, [opponent]) for score in ("success", "calm")
-    }
-    together = {score: pooled(records.attacks, score, method, opponent) for score in results}
+def strongest(records: Records, *, method: str, opponent: str, final: str = "attacks") -> Result:
+    """Does a loss beat iDLG in success and in explosions, in its final comparison (a table of records)?"""
+    table = getattr(records, final)
+    results = {score: compare_all(table, score, method, [opponent]) for score in ("success", "calm")}
+    together = {score: pooled(table, score, method, opponent) for score in results}
     won = {
         score: [name for (name, _), one in found.items() if one.significant and one.mean > 0]
         for score, found in results.items()
