@@ -201,6 +201,9 @@ def test_a_stub_gives_nothing_away_in_comments_or_short_functions():
         'def f(x):\n    raise NotImplementedError("your turn")'
     )
     assert stub("def f(x): return 2 * x") == 'def f(x):\n    raise NotImplementedError("your turn")'
+    assert stub("def f(\n    x,\n): return 2 * x") == (
+        'def f(\n    x,\n):\n    raise NotImplementedError("your turn")'
+    )
     assert stub("x = 2 * 3") == "# Your turn."
     assert stub("class Twice:\n    factor = 2") == "# Your turn."
 

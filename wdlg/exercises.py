@@ -94,10 +94,11 @@ def stub(source: str) -> str:
 
 def _unwritten(function: ast.FunctionDef, lines: list[str]) -> str:
     """A function without its body."""
-    top = min([function, *function.decorator_list], key=lambda node: node.lineno).lineno
+    top = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
     first = function.body[0]
-    if first.lineno == function.lineno:
-        head = [*lines[top - 1 : first.lineno - 1], lines[first.lineno - 1][: first.col_offset].rstrip()]
+    before = lines[first.lineno - 1][: first.col_offset].rstrip()
+    if before:  # the body begins on the line where the signature ends
+        head = [*lines[top - 1 : first.lineno - 1], before]
         indent = "    "
     else:
         # A comment above the body may give it away.
@@ -142,8 +143,8 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
     title = chapter.cells[0].source.splitlines()[0].removeprefix("# ")
     cells = [
         new_markdown_cell(
-            f"# Exercises: {title}\n\nMade from the chapter of this name, which has the solutions. A cell "
-            "with `assert` checks your answer: run it when you think that you are done.",
+            f"# Exercises: {title}\n\nMade from the chapter of this name, which has the figures and the "
+            "solutions. A cell with `assert` checks your answer: run it when you think that you are done.",
             id="title",
         )
     ]
