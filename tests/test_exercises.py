@@ -48,7 +48,7 @@ def test_a_chapter_begins_with_what_it_teaches_and_ends_with_what_it_taught(path
     box = read(path).cells[0].source
     assert re.search(
         r"\{admonition\} This chapter\n:class: note\n\*\*You will learn\*\* .+\n\n"
-        r"\*\*You need\*\* .+\n\n\*\*Change\*\* .+\n```",
+        r"\*\*You need\*\* .+\n\n\*\*Change\*\* .+\n```$",
         box,
     )
     summary = text_below(path, "## In short").strip()
