@@ -4,7 +4,10 @@ A chapter ends with a section *Exercises*. There each question is an ``exercise`
 own, and its solution follows, either as a ``solution`` directive in one cell or as cells between
 ``solution-start`` and ``solution-end``. Code before the solution belongs to the question. In a solution,
 code tagged ``check`` tests what the other code does: it stays in the exercise notebook, where it fails until
-the exercise is solved.
+the exercise is solved. Code tagged ``remove-cell`` is the page's alone.
+
+A plain notebook knows none of the book's roles and directives, so a question has none, but for terms of the
+glossary, which become their words.
 """
 
 from __future__ import annotations
@@ -18,13 +21,19 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from wdlg.errors import InputError
+
 HEADING = "## Exercises"
 
 GRADES = ("Read the figure", "Explain", "Measure", "Implement it")
 """Titles of exercises, from the easiest on; a title may go on after a colon."""
 
-_QUESTION = re.compile(r"^(`{3,})\{exercise\} (?P<title>.+)\n:label: \S+\n+(?P<text>[\s\S]+?)\n\1\s*$")
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\([^)]+\)")
+_QUESTION = re.compile(
+    r"^(`{3,})\{exercise\} (?P<title>.+)\n:label: (?P<label>\S+)\n+(?P<text>[\s\S]+?)\n\1\s*$"
+)
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]+\)")
+_TERM = re.compile(r"\{term\}`([^`<]+?)(?:\s*<[^>`]*>)?`")
+_ROLE = re.compile(r"\{[\w:+-]+\}(?=`)|(?:`{3,}|:{3,})\{[\w:+-]+\}")
 
 
 def section(chapter: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
@@ -42,6 +51,8 @@ def section(chapter: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
             )
             solving = (solving or start) and not end
             yield ("solution" if solving or end or whole else "question"), cell
+        elif "remove-cell" in cell.metadata.get("tags", ()):
+            continue
         elif not solving:
             yield "given", cell
         else:
@@ -51,53 +62,109 @@ def section(chapter: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
 def stub(source: str) -> str:
     """Code with the bodies of its functions and all other statements left out, for the reader to write.
 
+    Imports stay, and of a function its decorators, its signature and its docstring.
+
     >>> print(stub("import math\\ndef area(radius):\\n    return math.pi * radius**2\\nprint(area(1))"))
     import math
+    <BLANKLINE>
+    <BLANKLINE>
     def area(radius):
         raise NotImplementedError("your turn")
+    <BLANKLINE>
+    <BLANKLINE>
     # Your turn.
     """
     lines = source.splitlines()
-    kept: list[str] = []
+    imports: list[str] = []
+    blocks: list[str] = []
     left_out = False
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            kept += lines[node.lineno - 1 : node.end_lineno]
+            imports += lines[node.lineno - 1 : node.end_lineno]
         elif isinstance(node, ast.FunctionDef):
-            first = node.body[0]
-            documented = ast.get_docstring(node) is not None
-            kept += lines[node.lineno - 1 : first.end_lineno if documented else first.lineno - 1]
-            kept.append(" " * first.col_offset + 'raise NotImplementedError("your turn")')
+            blocks.append(_unwritten(node, lines))
         else:
             left_out = True
+    if imports:
+        blocks.insert(0, "\n".join(imports))
     if left_out:
-        kept.append("# Your turn.")
-    return "\n".join(kept)
+        blocks.append("# Your turn.")
+    return "\n\n\n".join(blocks)
+
+
+def _unwritten(function: ast.FunctionDef, lines: list[str]) -> str:
+    """A function without its body."""
+    top = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+    first = function.body[0]
+    before = lines[first.lineno - 1][: first.col_offset].rstrip()
+    if before:  # the body begins on the line where the signature ends
+        head = [*lines[top - 1 : first.lineno - 1], before]
+        indent = "    "
+    else:
+        # A comment above the body may give it away.
+        head = [line for line in lines[top - 1 : first.lineno - 1] if not line.lstrip().startswith("#")]
+        indent = " " * first.col_offset
+        if ast.get_docstring(function) is not None:
+            head += lines[first.lineno - 1 : first.end_lineno]
+    return "\n".join([*head, indent + 'raise NotImplementedError("your turn")'])
+
+
+def question(source: str) -> tuple[str, str, str]:
+    """Title, label and text of an exercise, the text in words that any notebook shows.
+
+    Raises:
+        InputError: the cell is no exercise that can be read, or uses a role or directive of the book.
+    """
+    found = _QUESTION.match(source)
+    if found is None:
+        raise InputError(
+            f"an exercise starts with {source.splitlines()[0]!r}, but must be one fenced directive "
+            "```{exercise} TITLE with a label."
+        )
+    text = _TERM.sub(r"\1", _LINK.sub(r"\1", found["text"]))
+    role = _ROLE.search(text)
+    if role:
+        raise InputError(
+            f"the exercise {found['label']} uses {role.group()}, but must say it in words: a plain notebook "
+            "does not know it."
+        )
+    return found["title"], found["label"], text
 
 
 def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
-    """The exercises of a chapter as a notebook without solutions; None if the chapter has none."""
+    """The exercises of a chapter as a notebook without solutions; None if the chapter has none.
+
+    Raises:
+        InputError: see :func:`question`.
+    """
     found = list(section(chapter))
     if not found:
         return None
     title = chapter.cells[0].source.splitlines()[0].removeprefix("# ")
-    cells = [new_markdown_cell(f"# Exercises: {title}")]
+    cells = [
+        new_markdown_cell(
+            f"# Exercises: {title}\n\nMade from the chapter of this name, which has the figures and the "
+            "solutions. A cell with `assert` checks your answer: run it when you think that you are done.",
+            id="title",
+        )
+    ]
     cells += [
-        new_code_cell(cell.source) for cell in chapter.cells if "launch" in cell.metadata.get("tags", ())
+        new_code_cell(cell.source, id=cell.id)
+        for cell in chapter.cells
+        if "launch" in cell.metadata.get("tags", ())
     ]
     number = 0
     for part, cell in found:
-        question = _QUESTION.match(cell.source)
-        if part == "question" and question:
+        if part == "question" and "{exercise}" in cell.source:
             number += 1
-            text = _LINK.sub(r"\1", question["text"])
-            cells.append(new_markdown_cell(f"## {number}. {question['title']}\n\n{text}"))
+            heading, _, text = question(cell.source)
+            cells.append(new_markdown_cell(f"## {number}. {heading}\n\n{text}", id=cell.id))
         elif part in {"given", "check"}:
-            cells.append(new_code_cell(cell.source))
+            cells.append(new_code_cell(cell.source, id=cell.id))
         elif part == "solution" and cell.cell_type == "code":
-            cells.append(new_code_cell(stub(cell.source)))
+            cells.append(new_code_cell(stub(cell.source), id=cell.id))
         elif part == "solution" and "{solution}" in cell.source:
-            cells.append(new_markdown_cell("*Your answer:*"))
+            cells.append(new_markdown_cell("*Your answer:*", id=cell.id))
     return new_notebook(cells=cells, metadata={"kernelspec": chapter.metadata.kernelspec})
 
 
