@@ -410,6 +410,15 @@ def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
         sys.exit(1)
 
 
+@main.command("slides")
+def slides_command() -> None:
+    """Make the slides of the lectures in book/slides again, from the pages of the last `wdlg book`."""
+    from wdlg import book
+
+    for path in book.slides():
+        click.echo(path)
+
+
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:
     """A sample of the user's one picture, with the catalogue's classes of that data set."""
     import numpy as np
