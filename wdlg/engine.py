@@ -54,8 +54,8 @@ def require_device(name: str, value: str) -> torch.device:
     found = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= found:
         raise InputError(
-            f"{name} is {value!r}, but torch {torch.__version__} finds {found or 'no'} CUDA devices here: take "
-            "cpu, or install a torch with CUDA and the driver that it needs."
+            f"{name} is {value!r}, but torch {torch.__version__} finds {found or 'no'} CUDA devices here: "
+            "take cpu, or install a torch with CUDA and the driver that it needs."
         )
     return device
 
