@@ -8,11 +8,13 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from click.testing import CliRunner
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_browser import BROWSER, PAGES
 
 from wdlg import book
+from wdlg.cli import main
 from wdlg.errors import InputError
 from wdlg.slides import read_lecture, write_slides
 
@@ -125,6 +127,13 @@ def test_slides_before_the_pages_are_refused(tmp_path):
     (tmp_path / "_toc.yml").touch()
     with pytest.raises(InputError, match="run `wdlg book`"):
         book.slides(tmp_path)
+
+
+def test_the_command_outside_a_checkout_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(main, ["slides"])
+    assert answer.exit_code == 2
+    assert "must be in a checkout" in answer.stderr
 
 
 # The lectures of this book
