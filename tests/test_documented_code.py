@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from wdlg import study
 
@@ -29,9 +30,9 @@ def blocks(language):
 def test_a_program_of_a_page_runs(code, monkeypatch):
     whole = study.run_paired
 
-    def short(cases, attacks, *, processes=1):
-        assert processes in (1, 2)
-        return whole(cases, [replace(attack, evaluations=20) for attack in attacks])
+    def short(cases, attacks, *, device="cpu", **_):
+        few = cases.select(torch.arange(len(cases))[:8])
+        return whole(few, [replace(attack, evaluations=20) for attack in attacks], device=device)
 
     monkeypatch.setattr(study, "run_paired", short)
     exec(compile(code, "page", "exec"), {"__name__": "page"})
