@@ -179,6 +179,6 @@ def write_exercises(chapters: Path, folder: Path) -> None:
         made = exercise_notebook(nbformat.read(path, as_version=4))
         if made is not None:
             nbformat.write(made, folder / path.name)
-            title = made.cells[0].source.removeprefix("# Exercises: ")
+            title = made.cells[0].source.splitlines()[0].removeprefix("# Exercises: ")
             lines.append(f"- {{download}}`{title} <../{folder.name}/{path.name}>`\n")
     (folder / "list.md").write_text("".join(lines), encoding="utf-8")
