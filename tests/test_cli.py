@@ -1,9 +1,11 @@
 """The command line keeps the promises of its help: JSON, the same seed the same numbers, polite mistakes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -50,6 +52,22 @@ def test_attack_says_in_words_what_it_did():
     assert answer.exit_code == 0
     for word in ("iDLG on digits", "label", "status", "gradient evaluations", "PSNR"):
         assert word in answer.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_any_work():
+    answer = run(*ATTACK, "--method", "idlg", "--device", "cuda")
+    assert answer.exit_code == 2
+    assert re.fullmatch(
+        r"wdlg: --device is 'cuda', but torch \S+ finds no CUDA devices here: take cpu, .*\n", answer.stderr
+    )
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", ""])
+def test_a_device_of_another_kind_is_refused(device):
+    answer = run(*ATTACK, "--method", "idlg", "--device", device)
+    assert answer.exit_code == 2
+    assert answer.stderr == f"wdlg: --device is {device!r}, but must be cpu, cuda, or cuda:1 and so on.\n"
 
 
 def test_attack_saves_a_figure(tmp_path):

@@ -253,13 +253,22 @@ def test_an_exercise_notebook_has_the_question_the_given_code_a_stub_and_the_che
     ]
 
 
+def test_the_list_for_teachers_has_each_exercise_notebook_on_a_line_of_its_own(tmp_path):
+    folder = tmp_path / "exercises"
+    write_exercises(NOTEBOOKS[0].parent, folder)
+    lines = (folder / "list.md").read_text().splitlines()
+    linked = [re.fullmatch(r"- \{download\}`[^`<>]+ <\.\./exercises/(.+)>`", line)[1] for line in lines]
+    assert linked == sorted(path.name for path in folder.glob("*.ipynb"))
+    assert len(linked) > 5
+
+
 def test_a_chapter_without_exercises_makes_no_notebook(tmp_path):
     plain = v4.new_notebook(cells=[v4.new_markdown_cell("# 9 A chapter")])
     assert exercise_notebook(plain) is None
     nbformat.write(plain, tmp_path / "plain.ipynb")
     nbformat.write(chapter(("text", asks("How many?"))), tmp_path / "asking.ipynb")
     write_exercises(tmp_path, tmp_path / "made")
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["asking.ipynb"]
+    assert [path.name for path in (tmp_path / "made").glob("*.ipynb")] == ["asking.ipynb"]
 
 
 def test_a_question_is_in_words_that_a_plain_notebook_shows():

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -96,6 +97,12 @@ def test_this_environment_has_the_locked_versions():
     assert not different, "run `make test`, which installs what requirements.lock says"
 
 
+def test_every_locked_package_runs_on_the_oldest_python_that_the_project_supports():
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    wants = {name: metadata.metadata(name).get("Requires-Python") or "" for name in locked()}
+    assert {name: want for name, want in wants.items() if not SpecifierSet(want).contains(oldest)} == {}
+
+
 def test_the_conda_environment_installs_the_lock_on_a_python_that_the_project_supports():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
@@ -104,6 +111,33 @@ def test_the_conda_environment_installs_the_lock_on_a_python_that_the_project_su
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python)
     assert "pip" in plain
     assert by_pip == ["-r requirements.lock", "-e ."]
+
+
+def test_binder_installs_the_same_and_not_the_container_file():
+    """Where there is a folder .binder, repo2docker looks nowhere else; paths are seen from that folder."""
+    plain, binder = (
+        yaml.safe_load((ROOT / name).read_text()) for name in ("environment.yml", ".binder/environment.yml")
+    )
+    pip = binder["dependencies"][-1]["pip"]
+    binder["dependencies"][-1]["pip"] = [line.replace("../", "").replace("..", ".") for line in pip]
+    assert binder == plain
+    assert all((ROOT / ".binder" / line.split()[1]).exists() for line in pip)
+
+
+def test_the_container_file_has_a_python_the_lock_and_a_user_of_its_own():
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    [image] = [rest for step, rest in steps if step == "FROM"]
+    python = re.fullmatch(r"python:(\d\.\d+)-slim", image)[1]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python)
+    assert [rest for step, rest in steps if step == "USER"] == ["1000"]
+    copied = [rest.split()[-2] for step, rest in steps if step == "COPY"]
+    assert copied == ["requirements.lock", "."]
+    runs = " ".join(rest for step, rest in steps if step == "RUN")
+    assert "-r requirements.lock" in runs
+    # As the Makefile does, which else would install everything again.
+    stamp = re.search(r"^READY +:= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert f"touch {stamp.replace('$(VENV)', '.venv')}" in runs
 
 
 def test_the_version_is_the_same_everywhere():

@@ -30,6 +30,7 @@ from wdlg import project
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.exercises import write_exercises
 from wdlg.pages import MISSING
+from wdlg.slides import write_slides
 
 PROFILES = ("quick", "paper")
 
@@ -72,6 +73,11 @@ class Checkout:
     def executed(self) -> Path:
         """Copy of the sources that a build works on."""
         return self.root / "book" / "executed"
+
+    @property
+    def lectures(self) -> Path:
+        """What the slides of each lecture show, and their look."""
+        return self.root / "book" / "slides"
 
     @property
     def pages(self) -> Path:
@@ -215,6 +221,21 @@ def _compute_study(checkout: Checkout, profile: str, processes: int) -> None:
     )
     attacks = sum(cell.attacks for cell in planned.cells)
     click.echo(f"{attacks:,} attacks and gradients done in {time.perf_counter() - started:.0f} s")
+
+
+def slides(root: Path | None = None) -> list[Path]:
+    """Make the slides again, from the pages of the last build.
+
+    Args:
+        root: a folder in the checkout; None for the working folder.
+
+    Raises:
+        InputError: no checkout, no pages, or a lecture that names what no page has.
+    """
+    checkout = find_checkout(root)
+    if not checkout.pages.is_dir():
+        raise InputError(f"{checkout.pages} is not there, but slides are cut out of it: run `wdlg book`.")
+    return write_slides(checkout.lectures, checkout.pages)
 
 
 class _Execution:
@@ -375,6 +396,7 @@ def _make_pages(checkout: Checkout, environment: Mapping[str, str]) -> None:
     if result.returncode != 0:
         complaints = [line for line in result.stderr.splitlines() if line.strip()]
         raise BookError("the pages could not be built:\n" + "\n".join(complaints[-40:]))
+    write_slides(checkout.lectures, checkout.executed / "_build" / "html")
     shutil.rmtree(checkout.pages, ignore_errors=True)
     checkout.pages.parent.mkdir(parents=True, exist_ok=True)
     (checkout.executed / "_build" / "html").rename(checkout.pages)

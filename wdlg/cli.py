@@ -71,6 +71,7 @@ def main() -> None:
 )
 @_option("--learning-rate", type=float, default=1.0, metavar="R", help="Learning rate of L-BFGS.")
 @_option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
+@_option("--device", metavar="cpu|cuda", default="cpu", help="Where the attack computes.")
 @data_dir_option
 @json_option
 def attack(
@@ -83,6 +84,7 @@ def attack(
     evaluations: int,
     learning_rate: float,
     figure: str | None,
+    device: str,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -92,6 +94,7 @@ def attack(
     """
     from wdlg import data
     from wdlg.attack import METHODS, with_settings
+    from wdlg.engine import require_device
     from wdlg.study import Design, draw, run_paired
 
     chosen = with_settings(
@@ -100,6 +103,7 @@ def attack(
         learning_rate=learning_rate,
     )
     target = None if figure is None else _writable_png(figure)
+    require_device("--device", device)
     if image is None:
         if label is not None:
             raise InputError(f"--label is {label}, but is allowed only together with --image.")
@@ -110,7 +114,7 @@ def attack(
             raise InputError(f"--index is {index}, but must be left out when --image is given.")
         sample, position = _own_picture(dataset, image, label), 0
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
-    outcome = run_paired(cases, [chosen], progress=sys.stderr.isatty())
+    outcome = run_paired(cases, [chosen], device=device, progress=sys.stderr.isatty())
     row = outcome.records.iloc[0]
     result = {
         "dataset": dataset,
@@ -408,6 +412,15 @@ def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
     except book.BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)
+
+
+@main.command("slides")
+def slides_command() -> None:
+    """Make the slides of the lectures in book/slides again, from the pages of the last `wdlg book`."""
+    from wdlg import book
+
+    for path in book.slides():
+        click.echo(path)
 
 
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:

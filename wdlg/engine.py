@@ -39,6 +39,27 @@ class Observer(Protocol):
         """Called with the attacks' numbers, evaluations and iterations so far (A,), images and losses."""
 
 
+def require_device(name: str, value: str) -> torch.device:
+    """Return the device of that name if this machine has it.
+
+    Raises:
+        InputError: it is no "cpu", "cuda" or "cuda:1", or torch finds no such GPU.
+    """
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"{name} is {value!r}, but must be cpu, cuda, or cuda:1 and so on.")
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise InputError(
+            f"{name} is {value!r}, but torch {torch.__version__} finds {found or 'no'} CUDA devices here: "
+            "take cpu, or install a torch with CUDA and the driver that it needs."
+        )
+    return device
+
+
 @dataclass(frozen=True)
 class Start:
     """What attacks start from.

@@ -169,9 +169,16 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
 
 
 def write_exercises(chapters: Path, folder: Path) -> None:
-    """Write the exercise notebook of each chapter in a folder under its name into another one."""
+    """Write the exercise notebook of each chapter in a folder under its name into another one.
+
+    Beside them stands ``list.md``, which the page for teachers includes: a link to download each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    lines = []
     for path in sorted(chapters.glob("*.ipynb")):
         made = exercise_notebook(nbformat.read(path, as_version=4))
         if made is not None:
             nbformat.write(made, folder / path.name)
+            title = made.cells[0].source.splitlines()[0].removeprefix("# Exercises: ")
+            lines.append(f"- {{download}}`{title} <../{folder.name}/{path.name}>`\n")
+    (folder / "list.md").write_text("".join(lines), encoding="utf-8")

@@ -51,6 +51,32 @@ def test_a_large_output_layer_is_shared_with_the_same_results(digits, monkeypatc
     assert shared.snapshots["iDLG"].shape == copied.snapshots["iDLG"].shape
 
 
+def test_all_that_an_attack_works_on_goes_to_its_device_and_its_result_comes_back(digits, monkeypatch):
+    seen = []
+
+    def watch(start, device):
+        seen.append((str(device), start.dummy_labels is not None, len(start)))
+        return start
+
+    monkeypatch.setattr(records.Start, "to", watch)
+    monkeypatch.setattr(paired, "require_device", lambda _, value: value)
+    monkeypatch.setattr(records, "require_device", lambda _, value: value)
+    cases = draw(digits, Design(networks=2, images=1))
+    outcome = run_paired(cases, [replace(DLG, evaluations=3)], device="cuda:1")
+    assert seen == [("cuda:1", True, 2)]
+    assert len(outcome.records) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_brings_what_the_cpu_does_at_first(digits):
+    cases = draw(digits, Design(networks=4, images=2))
+    attacks = [replace(method, evaluations=15) for method in (DLG, IDLG, WDLG)]
+    cpu, gpu = (run_paired(cases, attacks, device=name).records for name in ("cpu", "cuda"))
+    for one, other in zip(cpu["trace_loss"], gpu["trace_loss"], strict=True):
+        np.testing.assert_allclose(one[:5], other[:5], rtol=1e-3)
+    assert (cpu["label_recovered"] == gpu["label_recovered"]).all()
+
+
 def test_several_processes_bring_what_one_does(digits):
     cases = draw(digits, Design(networks=4, images=2))
     attacks = [replace(method, evaluations=10) for method in (DLG, WDLG)]

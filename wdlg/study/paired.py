@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wdlg.attack import Attack
-from wdlg.engine import BATCH_SIZE
+from wdlg.engine import BATCH_SIZE, require_device
 from wdlg.errors import require_count
 from wdlg.study.cases import Cases
 from wdlg.study.records import record
@@ -49,6 +49,7 @@ def run_paired(
     snapshot_iterations: Sequence[int] = (),
     batch_size: int = BATCH_SIZE,
     processes: int = 1,
+    device: str = "cpu",
     progress: bool = False,
 ) -> Outcome:
     """Run every attack on every case.
@@ -60,15 +61,18 @@ def run_paired(
         batch_size: attacks computed together in a process.
         processes: run in as many processes with one thread each, which is the fastest use of the cores; 1
             runs here, with torch's threads.
+        device: where attacks compute, such as "cuda"; then take one process and a batch of hundreds.
         progress: show bars.
 
     Raises:
+        InputError: this machine does not have the device.
         KeyboardInterrupt: the user stopped the run.
     """
     require_count("processes", processes)
+    require_device("device", device)
     groups = [cases.select(index) for index in _groups(cases, batch_size, processes)]
     runs = [
-        delayed(_run)(group, attack, snapshot_iterations, batch_size, progress and processes == 1)
+        delayed(_run)(group, attack, snapshot_iterations, batch_size, device, progress and processes == 1)
         for attack in attacks
         for group in groups
     ]
@@ -111,7 +115,12 @@ def _groups(cases: Cases, batch_size: int, processes: int) -> list[Tensor]:
 
 
 def _run(
-    cases: Cases, attack: Attack, snapshot_iterations: Sequence[int], batch_size: int, progress: bool
+    cases: Cases,
+    attack: Attack,
+    snapshot_iterations: Sequence[int],
+    batch_size: int,
+    device: str,
+    progress: bool,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Records, last images and snapshots of one attack on one group."""
     records, result, snapshots = record(
@@ -119,6 +128,7 @@ def _run(
         attack,
         batch_size=batch_size,
         snapshot_iterations=snapshot_iterations,
+        device=device,
         progress=progress,
     )
     return records, result.images.numpy(), snapshots.numpy()

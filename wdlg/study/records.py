@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wdlg.attack import Attack, Reconstruction
-from wdlg.engine import reconstruct
+from wdlg.engine import Start, reconstruct, require_device
 from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
 from wdlg.study.cases import Cases
 
@@ -31,6 +31,7 @@ def record(
     *,
     batch_size: int,
     snapshot_iterations: Sequence[int] = (),
+    device: str = "cpu",
     progress: bool = False,
 ) -> tuple[pd.DataFrame, Reconstruction, Tensor]:
     """Run an attack on cases.
@@ -40,6 +41,7 @@ def record(
         attack: what is run.
         batch_size: attacks computed together.
         snapshot_iterations: of which images are kept.
+        device: where the attack computes, such as "cuda". All that comes back is on the CPU.
         progress: show a bar.
 
     Returns:
@@ -51,20 +53,22 @@ def record(
         (len(iterations), B, C, H, W).
 
     Raises:
+        InputError: this machine does not have the device.
         KeyboardInterrupt: the user stopped the run.
     """
     trace = MSETrace(cases.truth, attack.evaluations)
     snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
     observation = cases.observation()
+    start = Start(observation, cases.dummy_images, cases.dummy_labels).to(require_device("device", device))
     result = reconstruct(
         attack,
-        observation,
-        cases.dummy_images,
-        cases.dummy_labels,
+        start.observation,
+        start.dummy_images,
+        start.dummy_labels,
         observers=(trace, snapshots),
         batch_size=batch_size,
         progress=progress,
-    )
+    ).to("cpu")
     if result.interrupted:
         raise KeyboardInterrupt
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
