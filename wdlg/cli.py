@@ -338,11 +338,14 @@ def study_audit(
 ) -> None:
     """Check the digest of every file, recompute a random few of the attacks, and compare.
 
-    Exit code 1 if the records do not stand.
+    Exit code 1 if the records do not stand. The book's status page shows the report that is kept in
+    results/audit.json:  wdlg study audit studies/paper.yaml --json > results/audit.json
     """
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from wdlg.study.audit import TOLERANCES, audit
+    from wdlg.study.store import provenance
 
     loaded, records = _open_study(study, store)
     report = audit(
@@ -352,6 +355,10 @@ def study_audit(
         click.echo(
             _json(
                 {
+                    "study": loaded.name,
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seed": seed,
+                    "audited_by": provenance(),
                     "passed": report.passed,
                     "tolerances": asdict(TOLERANCES),
                     "bad_files": list(report.bad_files),
