@@ -417,6 +417,18 @@ def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
         sys.exit(1)
 
 
+@main.command("pdf")
+def pdf_command() -> None:
+    """Print the built book into one PDF, book/_build/wdlg.pdf. Needs `wdlg book` first, and a Chromium."""
+    from wdlg import book, pdf
+
+    try:
+        pdf.make()
+    except book.BookError as error:
+        click.echo(f"wdlg: {error}", err=True)
+        sys.exit(1)
+
+
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:
     """A sample of the user's one picture, with the catalogue's classes of that data set."""
     import numpy as np
