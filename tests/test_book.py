@@ -117,6 +117,8 @@ def built(tmp_path_factory):
     old = root / "results" / "quick" / "labels" / "digits"
     old.mkdir(parents=True)
     (old / "stale.parquet").touch()
+    (root / "results" / "audit.json").write_text("{}")
+    (root / "CHANGELOG.md").write_text("# Changelog")
     (root / "studies").mkdir()
     parts = {"labels": CONTENT["parts"]["labels"]}
     (root / "studies" / "quick.yaml").write_text(yaml.safe_dump(CONTENT | {"parts": parts}))
@@ -130,6 +132,12 @@ def test_the_quick_study_is_computed_from_scratch(built):
     root, _ = built
     records = root / "book" / "executed" / "results" / "quick" / "labels" / "digits"
     assert [path.name for path in records.iterdir()] == ["sigmoid.parquet"]
+
+
+def test_what_pages_quote_from_the_top_of_the_repository_is_in_the_copy(built):
+    root, _ = built
+    for name in ("results/audit.json", "CHANGELOG.md"):
+        assert (root / "book" / "executed" / name).exists()
 
 
 def wdlg_book(root, *arguments):
