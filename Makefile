@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed-from-lock
 
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book slides test launched lint bench lock clean
+.PHONY: help book slides pdf links test launched lint bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -16,6 +16,12 @@ book: $(READY) ## Execute the notebooks and build the pages (quick profile, no d
 
 slides: $(READY) ## Make the lectures' slides again, from the pages of the last build
 	@$(BIN)/wdlg slides
+
+pdf: $(READY) ## Print the built pages into one PDF (after make book; needs a Chromium)
+	@$(BIN)/wdlg pdf
+
+links: $(READY) ## Ask every external address of the built book whether it is still there (after make book)
+	@$(BIN)/jupyter-book build book/executed --builder linkcheck
 
 test: lint ## Check style, types and notebooks, then run the tests
 	@$(BIN)/python -m pytest

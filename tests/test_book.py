@@ -117,6 +117,8 @@ def built(tmp_path_factory):
     old = root / "results" / "quick" / "labels" / "digits"
     old.mkdir(parents=True)
     (old / "stale.parquet").touch()
+    (root / "results" / "audit.json").write_text("{}")
+    (root / "CHANGELOG.md").write_text("# Changelog")
     (root / "studies").mkdir()
     parts = {"labels": CONTENT["parts"]["labels"]}
     (root / "studies" / "quick.yaml").write_text(yaml.safe_dump(CONTENT | {"parts": parts}))
@@ -130,6 +132,12 @@ def test_the_quick_study_is_computed_from_scratch(built):
     root, _ = built
     records = root / "book" / "executed" / "results" / "quick" / "labels" / "digits"
     assert [path.name for path in records.iterdir()] == ["sigmoid.parquet"]
+
+
+def test_what_pages_quote_from_the_top_of_the_repository_is_in_the_copy(built):
+    root, _ = built
+    for name in ("results/audit.json", "CHANGELOG.md"):
+        assert (root / "book" / "executed" / name).exists()
 
 
 def wdlg_book(root, *arguments):
@@ -279,6 +287,23 @@ def test_the_downloaded_notebook_names_no_folder_of_the_machine_that_built_it(bu
         assert str(root) not in copy.read_text(), copy.name
 
 
+def test_the_memory_of_a_notebook_is_that_of_its_kernel_not_of_what_starts_it():
+    """A process that needs little starts another that fills 200 MB, as papermill starts a kernel."""
+    fill = "import sys; print(len(bytearray(b'x' * 200_000_000))); sys.exit(3)"
+    start = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {fill!r}]))"
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
+    output, memory = book._output_and_memory(process)
+    assert output == "200000000\n"
+    assert process.returncode == 3
+    assert 400e6 < memory < 500e6  # the bytes and their copy
+
+
+def test_the_peak_memory_of_each_notebook_is_in_its_metadata(built):
+    root, _ = built
+    for path in (root / "book" / "executed" / "notebooks").glob("*.ipynb"):
+        assert 30e6 < nbformat.read(path, as_version=4).metadata["peak_memory"] < 3e9
+
+
 @pytest.mark.parametrize("tag", ["remove-cell", "hide-input", None])
 def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, tag):
     content = simple("1 + 1")
@@ -287,7 +312,7 @@ def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, ta
     content.cells.insert(2, added)
     content.metadata["papermill"] = {"duration": 1.0}
     nbformat.write(content, tmp_path / "a.ipynb")
-    book._finish(tmp_path / "a.ipynb")
+    book._finish(tmp_path / "a.ipynb", memory=7)
     cells = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
     (tags,) = (cell.metadata["tags"] for cell in cells if cell.source == added.source)
     assert set(tags) - {"injected-parameters"} == ({tag} if tag else set())

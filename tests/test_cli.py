@@ -194,6 +194,12 @@ def test_a_study_is_run_shown_audited_and_judged(study_file):
     audit = run("study", "audit", path, "--store", store, "--attacks", 2, "--seed", 0)
     assert audit.exit_code == 0
     assert "the records stand" in audit.stdout
+    arguments = ("study", "audit", path, "--store", store, "--attacks", 1, "--seed", 4, "--json")
+    report = json.loads(run(*arguments).stdout)
+    assert (report["study"], report["seed"], report["passed"]) == ("small", 4, True)
+    assert report["finished"].endswith("+00:00")
+    assert report["audited_by"]["wdlg"]
+    assert len(report["findings"]) == 1
     claims = json.loads(run("study", "report", path, "--store", store, "--json").stdout)
     assert {"id", "claim", "verdict", "condition", "numbers", "interval"} <= set(claims[0])
     assert claims[0]["claim"] in run("study", "report", path, "--store", store).stdout

@@ -6,7 +6,7 @@ import yaml
 from nbformat import v4
 from small_study import CONTENT
 
-from wdlg import pages
+from wdlg import pages, project
 from wdlg.errors import InputError
 
 
@@ -77,11 +77,42 @@ def test_a_private_image_that_is_not_there_is_reported(tmp_path, capsys):
 def test_executions_are_those_that_papermill_finished(tmp_path):
     times = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 7.5}
     for name, metadata in {
-        "b": {"papermill": times},
+        "b": {"papermill": times, "peak_memory": 512_000_000},
         "a": {},
         "c": {"papermill": {"duration": None}},
     }.items():
         notebook = v4.new_notebook(metadata=metadata)
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     (row,) = pages.executions(str(tmp_path)).to_dict("records")
-    assert row == {"notebook": "b", "started (UTC)": "2026-01-02 03:04", "seconds": 7.5}
+    assert row == {
+        "notebook": "b",
+        "started (UTC)": "2026-01-02 03:04",
+        "seconds": 7.5,
+        "peak memory (MB)": 512.0,
+    }
+
+
+def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():
+    report, attacks = pages.last_audit()
+    assert report["study"] == "paper"
+    assert len(attacks) == len(report["findings"]) > 0
+    assert set(attacks["outcome"]) <= {"agrees", "differs late", "differs"}
+    with pytest.raises(InputError, match="nowhere"):
+        pages.last_audit("nowhere.json")
+
+
+def test_the_citation_has_what_the_citation_file_says(tmp_path):
+    entry = yaml.safe_load((project.checkout() / "CITATION.cff").read_text())
+    bibtex = pages.citation()
+    assert bibtex.startswith("@software{wdlg,")
+    for part in (entry["title"], entry["version"], entry["repository-code"]):
+        assert part in bibtex
+    (tmp_path / "CITATION.cff").write_text(
+        "title: T\nversion: 1\nrepository-code: u\ndate-released: 2026-01-02\n"
+        "authors: [{family-names: He, given-names: Xing}, {name: The group}]\n"
+    )
+    bibtex = pages.citation(str(tmp_path / "CITATION.cff"))
+    assert "author = {He, Xing and {The group}}," in bibtex
+    assert "year = {2026}," in bibtex
+    with pytest.raises(InputError, match="nowhere"):
+        pages.citation("nowhere.cff")

@@ -256,6 +256,12 @@ def test_a_number_in_the_text_of_a_notebook_is_glued_by_that_notebook(path):
         assert re.search(rf"\b{key}=", code), f"{key} is quoted, but no pages.say({key}=...) is there"
 
 
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.stem)
+def test_a_command_in_a_formula_has_one_backslash(path):
+    """With two it is a new line and a word: `langle` in the middle of a formula."""
+    assert re.findall(r"\\\\[a-z]{2,}", text_of(path)) == []
+
+
 # References
 
 

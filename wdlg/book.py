@@ -192,8 +192,15 @@ def _stage(checkout: Checkout) -> None:
     if (checkout.root / "studies").is_dir():
         shutil.copytree(checkout.root / "studies", checkout.executed / "studies")
     for records in checkout.root.glob("results/*"):
-        if records.name not in FROM_SCRATCH:
-            shutil.copytree(records, checkout.executed / "results" / records.name)
+        target = checkout.executed / "results" / records.name
+        if records.is_dir() and records.name not in FROM_SCRATCH:
+            shutil.copytree(records, target)
+        elif records.suffix == ".json":
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(records, target)
+    for name in ("CHANGELOG.md", "CITATION.cff"):
+        if (checkout.root / name).exists():
+            shutil.copy(checkout.root / name, checkout.executed)
     write_exercises(checkout.notebooks, checkout.executed / "exercises")
     shutil.copytree(
         checkout.root / "book",
@@ -303,7 +310,7 @@ class _Execution:
                 start_new_session=True,
             )
             self.running.add(process)
-        output, _ = process.communicate()
+        output, memory = _output_and_memory(process)
         with self.lock:
             self.running.discard(process)
         settings.unlink()
@@ -311,11 +318,25 @@ class _Execution:
             return
         if process.returncode != 0:
             raise BookError(_failure(target) or f"notebook {name} failed:\n{output.strip()[-2000:]}")
-        _finish(target)
+        _finish(target, memory)
         self.done += 1
         click.echo(f"[{self.done}/{len(self.names)}] {name} done in {time.perf_counter() - started:.0f} s")
         for line in _missing(target):
             click.echo(f"    {line}")
+
+
+def _output_and_memory(process: subprocess.Popen[str]) -> tuple[str, int]:
+    """What a process printed until its end, and the peak memory of the largest process below it, in bytes.
+
+    The system itself counts it, for papermill and every process that it has waited for: the kernel is one of
+    them. Processes that ran side by side are not added up.
+    """
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        output = pipe.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return output, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _outputs(notebook: Path) -> Iterator[tuple[int, Any]]:
@@ -339,11 +360,12 @@ def _failure(notebook: Path) -> str | None:
     return None
 
 
-def _finish(notebook: Path) -> None:
+def _finish(notebook: Path, memory: int) -> None:
     """Check that each figure is a picture, and make the notebook one that readers can download.
 
     The parameters that papermill adds are shown if the notebook shows its own, no folder of this machine
-    is left in the file, and below the title stands how long the page takes.
+    is left in the file, and below the title stands how long the page takes. The status page finds the peak
+    memory, in bytes, beside what papermill has recorded.
 
     Raises:
         BookError: a cell with a caption shows no picture.
@@ -361,6 +383,7 @@ def _finish(notebook: Path) -> None:
         by_tag["injected-parameters"].metadata["tags"] += sorted(shown_as)
     for path in ("input_path", "output_path"):
         content.metadata.papermill.pop(path, None)
+    content.metadata["peak_memory"] = memory
     content.cells.insert(1, nbformat.v4.new_markdown_cell(_times(content), metadata={"tags": ["times"]}))
     nbformat.write(content, notebook)
 

@@ -342,11 +342,14 @@ def study_audit(
 ) -> None:
     """Check the digest of every file, recompute a random few of the attacks, and compare.
 
-    Exit code 1 if the records do not stand.
+    Exit code 1 if the records do not stand. The book's status page shows the report that is kept in
+    results/audit.json:  wdlg study audit studies/paper.yaml --json > results/audit.json
     """
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from wdlg.study.audit import TOLERANCES, audit
+    from wdlg.study.store import provenance
 
     loaded, records = _open_study(study, store)
     report = audit(
@@ -356,6 +359,10 @@ def study_audit(
         click.echo(
             _json(
                 {
+                    "study": loaded.name,
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seed": seed,
+                    "audited_by": provenance(),
                     "passed": report.passed,
                     "tolerances": asdict(TOLERANCES),
                     "bad_files": list(report.bad_files),
@@ -421,6 +428,18 @@ def slides_command() -> None:
 
     for path in book.slides():
         click.echo(path)
+
+
+@main.command("pdf")
+def pdf_command() -> None:
+    """Print the built book into one PDF, book/_build/wdlg.pdf. Needs `wdlg book` first, and a Chromium."""
+    from wdlg import book, pdf
+
+    try:
+        pdf.make()
+    except book.BookError as error:
+        click.echo(f"wdlg: {error}", err=True)
+        sys.exit(1)
 
 
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from wdlg import data, project
 from wdlg.errors import InputError
@@ -106,17 +107,73 @@ def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.n
 
 
 def executions(folder: str) -> pd.DataFrame:
-    """When the executed notebooks of a folder ran: notebook, started (UTC), seconds; by name.
+    """When the executed notebooks of a folder ran, for how long, and the memory that they took at most.
 
-    A notebook that is running, or that papermill has not run, is left out.
+    Columns: notebook, started (UTC), seconds, peak memory (MB, that of the largest process; NaN where a build
+    did not measure it). A notebook that is running, or that papermill has not run, is left out.
     """
     rows = []
     for path in sorted(Path(folder).glob("*.ipynb")):
-        run_by = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
+        metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+        run_by = metadata.get("papermill", {})
         if run_by.get("duration") is not None:
             started = run_by["start_time"].replace("T", " ")[:16]
-            rows.append({"notebook": path.stem, "started (UTC)": started, "seconds": run_by["duration"]})
-    return pd.DataFrame(rows, columns=["notebook", "started (UTC)", "seconds"])
+            memory = metadata.get("peak_memory", float("nan")) / 1e6
+            rows.append((path.stem, started, run_by["duration"], memory))
+    return pd.DataFrame(rows, columns=["notebook", "started (UTC)", "seconds", "peak memory (MB)"])
+
+
+def last_audit(path: str | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The report of the last audit that was kept (``wdlg study audit --json``), and its attacks as a table.
+
+    Args:
+        path: of the report; None for the project's own, ``results/audit.json``.
+
+    Raises:
+        InputError: it is not there.
+    """
+    place = project.locate("results", "audit.json") if path is None else Path(path)
+    if place is None or not place.exists():
+        raise InputError(f"path is {path!r}, but must be a report of `wdlg study audit --json`.")
+    report = json.loads(place.read_text())
+    rows = [
+        {
+            "attack": finding["attack"],
+            "outcome": finding["verdict"],
+            "MSE stored": finding["stored"]["mse"],
+            "MSE recomputed": finding["found"]["mse"],
+        }
+        for finding in report["findings"]
+    ]
+    return report, pd.DataFrame(rows)
+
+
+def citation(path: str | None = None) -> str:
+    """The BibTeX entry of this book, from its CITATION.cff.
+
+    Args:
+        path: of the file; None for the project's own.
+
+    Raises:
+        InputError: it is not there.
+    """
+    place = project.locate("CITATION.cff") if path is None else Path(path)
+    if place is None or not place.exists():
+        raise InputError(f"path is {path!r}, but must be a CITATION.cff, as the repository has one.")
+    entry = yaml.safe_load(place.read_text())
+    authors = " and ".join(
+        f"{{{author['name']}}}" if "name" in author else f"{author['family-names']}, {author['given-names']}"
+        for author in entry["authors"]
+    )
+    fields = {
+        "title": f"{{{entry['title']}}}",
+        "author": authors,
+        **({"year": str(entry["date-released"])[:4]} if "date-released" in entry else {}),
+        "version": entry["version"],
+        "url": entry["repository-code"],
+    }
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join(["@software{wdlg,", *lines, "}"])
 
 
 def measurements(name: str, folder: str | None = None) -> Any:

@@ -1,4 +1,38 @@
-// The entries of the bibliography stand in a list, but docutils gives them a role that lists do not allow.
+// What the theme leaves undone for readers with a keyboard, a small screen or a screen reader. Every page can
+// be read without it.
+
+const SCROLLING = ".wdlg-scroll, div.math, .cell_output > .output";
+
+// The keyboard reaches a box that scrolls, and only while it scrolls.
+const reachScrolling = () =>
+  document.querySelectorAll(SCROLLING).forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  });
+
 document.addEventListener("DOMContentLoaded", () => {
+  // The entries of the bibliography stand in a list, but docutils gives them a role that lists do not allow.
   document.querySelectorAll(".citation-list > .citation").forEach((entry) => entry.setAttribute("role", "listitem"));
+
+  // The name of the book and the search field are part of a landmark, too.
+  const sidebar = document.querySelector(".bd-sidebar-primary");
+  sidebar?.setAttribute("role", "complementary");
+  sidebar?.setAttribute("aria-label", "The book");
+
+  // On a phone a wide figure scrolls in a box of its own (wdlg.css) instead of shrinking until nothing is legible.
+  document.querySelectorAll(".bd-content .cell_output figure > img").forEach((image) => {
+    const box = document.createElement("div");
+    box.className = "wdlg-scroll";
+    image.replaceWith(box);
+    box.append(image);
+    const widen = () => box.classList.toggle("wdlg-wide", image.naturalWidth > 2 * image.naturalHeight);
+    if (image.complete) widen();
+    else image.addEventListener("load", widen);
+  });
 });
+
+// MathJax sets a page's formulas at the end, and fonts and pictures move its boxes until then.
+window.addEventListener("load", () => {
+  Promise.resolve(window.MathJax?.startup?.promise).then(reachScrolling);
+});
+window.addEventListener("resize", reachScrolling);

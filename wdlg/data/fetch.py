@@ -72,7 +72,7 @@ def fetch(
 
     Args:
         name: one of ``PAPER``.
-        folder: of the sample files, see :func:`~wdlg.data.samples.data_dir`.
+        folder: of the sample files, see :func:`~wdlg.data.data_dir`.
         images: how many are drawn; all of them if there are fewer.
         seed: decides the draw.
         raw_dir: folder of the official downloads; ``raw`` beside the sample file if not given.

@@ -55,7 +55,7 @@ def run_paired(
     """Run every attack on every case.
 
     Args:
-        cases: from :func:`~wdlg.study.cases.draw`.
+        cases: from :func:`~wdlg.study.draw`.
         attacks: with names that differ.
         snapshot_iterations: iterations whose images are kept.
         batch_size: attacks computed together in a process.

@@ -14,7 +14,7 @@ def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "metho
     into something that is not a number.
 
     Args:
-        records: rows of :attr:`wdlg.study.Outcome.records`.
+        records: those of a :class:`wdlg.study.Outcome`.
         by: columns to group by.
 
     Returns:
