@@ -139,14 +139,14 @@ def test_quantisation_sends_whole_multiples_within_the_bits(bits, stochastic):
 
 
 def test_stochastic_rounding_is_right_on_average():
-    """The mean of 4,000 draws against its own spread; an entry is off by 6 of it with probability 2e-9."""
+    """The mean of 1,000 draws against its own spread; an entry is off by 6 of it with probability 2e-9."""
     exact = shared(1)
-    repeated = exact.select(torch.zeros(4000, dtype=torch.long))
-    sent = Quantisation(3, stochastic=True)(repeated, streams(4000)).hidden[0].flatten(1)
+    repeated = exact.select(torch.zeros(1000, dtype=torch.long))
+    sent = Quantisation(3, stochastic=True)(repeated, streams(1000)).hidden[0].flatten(1)
     true = exact.hidden[0].flatten(1)
     unit = true.abs().max() / 3
     below = (true / unit - (true / unit).floor()) * unit
-    spread = (below * (unit - below)).clamp_min(0).sqrt() / 4000**0.5
+    spread = (below * (unit - below)).clamp_min(0).sqrt() / 1000**0.5
     assert ((sent.mean(0, keepdim=True) - true).abs() <= 6 * spread + 1e-12).all()
 
 

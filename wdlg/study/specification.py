@@ -327,7 +327,9 @@ def _build(where: str, settings: Any, known: Mapping[str, Any]) -> Any:
     """An object by its name in ``known`` and its settings."""
     given = dict(_table(where, settings, required=("name",), optional=None))
     built = known[require_choice(f"{where}.name", given.pop("name"), known)]
-    _require_keys(where, given, (), tuple(field.name for field in dataclasses.fields(built)))
+    fields = dataclasses.fields(built)
+    required = [field.name for field in fields if field.default is field.default_factory]  # both are missing
+    _require_keys(where, given, required, tuple(field.name for field in fields))
     return built(**given)
 
 
