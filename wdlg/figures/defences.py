@@ -51,7 +51,8 @@ def share_by_strength(
             look = ATTACKERS.get(str(name), OTHER)
             curve = rows[rows[strength].notna()].sort_values(strength)
             value, low, high = (
-                np.array([getattr(one, part) for one in curve["share"]]) for part in ("value", "low", "high")
+                np.array([getattr(one, part) for one in curve["success"]])
+                for part in ("value", "low", "high")
             )
             axes.errorbar(
                 curve[strength],
@@ -63,7 +64,7 @@ def share_by_strength(
                 capsize=2,
                 label=str(name),
             )
-            for one in rows[rows["defence"] == "none"]["share"]:
+            for one in rows[rows["defence"] == "none"]["success"]:
                 axes.axhline(one.value, color=look.color, linestyle=":", linewidth=1)
         axes.set(title=title, xlabel=xlabel, ylim=(-0.03, 1.04))
         if log:
@@ -78,7 +79,7 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The best attack's success against the relative error of what is sent, a point for each defence.
 
     Args:
-        tables: by the title of a panel, columns defence, relative_error and share (that of the best attack).
+        tables: by the title of a panel, columns defence, relative_error and success (of the best attack).
     """
     figure = Picture(figsize=(1.2 + 3.8 * len(tables), 3.7))
     panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
@@ -87,7 +88,8 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
             look = DEFENDERS[str(name)]
             points = rows.sort_values("relative_error")
             value, low, high = (
-                np.array([getattr(one, part) for one in points["share"]]) for part in ("value", "low", "high")
+                np.array([getattr(one, part) for one in points["success"]])
+                for part in ("value", "low", "high")
             )
             axes.errorbar(
                 points["relative_error"],
@@ -100,7 +102,7 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 alpha=0.85,
                 label=str(name).replace("_", " "),
             )
-        for one in table[table["defence"] == "none"]["share"]:
+        for one in table[table["defence"] == "none"]["success"]:
             axes.axhline(one.value, color=OTHER.color, linestyle=":", linewidth=1)
         axes.set(xscale="log", title=title, xlabel="relative error of what is sent", ylim=(-0.03, 1.04))
         axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -96,15 +96,30 @@ def successes(records: pd.DataFrame) -> pd.DataFrame:
             have the defence "none".
 
     Returns:
-        Columns part, dataset, method, defence, the settings of the defences, share
-        (:class:`~wdlg.study.statistics.Share` of runs with success), relative_error and cosine (medians).
+        Columns part, dataset, method, defence, the settings of the defences, success (the
+        :class:`~wdlg.study.statistics.Share` of runs with it), relative_error and cosine (medians).
     """
     bound = rules()["success_mse"]
     by = ["part", "dataset", "method", "defence", *(name for name in SETTINGS if name in records)]
     table = records.assign(good=records["mse"] < bound).groupby(by, sort=False, dropna=False)
     return table.agg(
-        share=("good", _share), relative_error=("relative_error", "median"), cosine=("cosine", "median")
+        success=("good", _share), relative_error=("relative_error", "median"), cosine=("cosine", "median")
     ).reset_index()
+
+
+def best_attack(table: pd.DataFrame) -> pd.DataFrame:
+    """Of all attacks against a strength of a defence, the one with most success.
+
+    Args:
+        table: of :func:`successes`.
+
+    Returns:
+        Rows of the table, one for each data set and strength.
+    """
+    by = ["dataset", "defence", *(name for name in SETTINGS if name in table)]
+    values = table.assign(value=[one.value for one in table["success"]])
+    best = values.groupby(by, sort=False, dropna=False)["value"].idxmax()
+    return table.loc[best].reset_index(drop=True)
 
 
 def read_right(records: pd.DataFrame) -> pd.DataFrame:
@@ -117,8 +132,20 @@ def read_right(records: pd.DataFrame) -> pd.DataFrame:
     by = ["dataset", "rule", "defence", *(name for name in SETTINGS if name in records)]
     table = records.groupby(by, sort=False, dropna=False)
     return table.agg(
-        share=("correct", _share), relative_error=("relative_error", "median"), cosine=("cosine", "median")
+        success=("correct", _share), relative_error=("relative_error", "median"), cosine=("cosine", "median")
     ).reset_index()
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """The defence of a row of :func:`successes` in words, such as "pruning, share 0.5"."""
+    if row["defence"] == "none":
+        return "none"
+    parts = [f"{name} {_plain(row[name])}" for name in DEFENCES[row["defence"]].__annotations__]
+    return ", ".join((str(row["defence"]).replace("_", " "), *parts))
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, bool | str) else f"{float(value):g}"
 
 
 def _share(flags: pd.Series) -> Share:
@@ -137,8 +164,8 @@ def _check(records: pd.DataFrame, check: Mapping[str, Any]) -> list[tuple[bool |
     for dataset in table["dataset"].unique():
         for who in check["rules" if of_rules else "attacks"]:
             rows = table[(table["dataset"] == dataset) & (table[name] == who)]
-            base = rows[rows["defence"] == "none"]["share"]
-            chosen = rows[_matches(rows, check["where"])]["share"]
+            base = rows[rows["defence"] == "none"]["success"]
+            chosen = rows[_matches(rows, check["where"])]["success"]
             label = f"{who}, {data.CATALOGUE[dataset].title}"
             if not len(base) or not len(chosen):
                 results.append((None, f"{label}: not run"))
