@@ -270,6 +270,7 @@ LOSSES = {
     "cosine": losses.Cosine(),
     "sent entries": losses.SentEntries(),
     "identity": losses.Wasserstein(penalty=float("inf")),
+    "identity, relative": losses.Wasserstein(penalty=float("inf"), mass="relative"),
     "identity, tensors": losses.Wasserstein(points="tensors", root="each"),
     "rows": losses.Wasserstein(),
     "rows, exact": losses.Wasserstein(eps=0.0),
