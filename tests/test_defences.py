@@ -13,6 +13,7 @@ from wdlg.defences import ClippedNoise, Noise, Pruning, Quantisation, Rounding, 
 from wdlg.engine import reconstruct
 from wdlg.errors import InputError
 from wdlg.gradients import Gradient, from_tensors
+from wdlg.losses import euclidean
 from wdlg.networks import LeNet
 from wdlg.study import Design, compare_rules, draw
 from wdlg.study.records import record
@@ -256,6 +257,17 @@ def test_the_squared_distance_is_that_of_the_written_out_gradients(defence):
         )
 
 
+def test_any_residual_counts_in_distance_and_norm():
+    """What a defence sends has a residual without a part along the error; another one may have it."""
+    generator = torch.Generator().manual_seed(1)
+    plain = shared()
+    rest = torch.randn(plain.last_weight.shape, generator=generator, dtype=torch.float64)
+    ours, theirs = replace(plain, residual=rest), shared(3, seed=8)
+    assert torch.allclose(losses.SquaredEuclidean()(ours, theirs), dense(ours, theirs))
+    assert torch.allclose(losses.SquaredEuclidean()(theirs, ours), dense(ours, theirs))
+    assert torch.allclose(euclidean.norm(ours), flat(ours).norm(dim=1))
+
+
 def test_at_the_private_image_the_squared_distance_in_float32_keeps_the_size_of_the_noise():
     exact = shared(3, torch.float32)
     sent = Noise(1e-4)(exact, streams(3))
@@ -293,8 +305,13 @@ def test_every_loss_is_the_one_of_the_same_gradients_with_another_layer_behind(l
         pytest.skip("the kernels' way of cutting depends on the layer's place; see the next test")
     if isinstance(loss, losses.SlicedWasserstein):
         pytest.skip("an own draw of lines for each layer; see the next test")
-    dummy, sent = shared(3, seed=8), Noise(0.3)(shared(), streams(3))
-    assert torch.allclose(loss(dummy, sent), loss(moved(dummy), moved(sent)), rtol=1e-6)
+    sent = Noise(0.3)(shared(), streams(3))
+    (direct, ours), (copy, theirs) = tracked(shared(3, seed=8)), tracked(shared(3, seed=8))
+    here, there = loss(direct, sent), loss(moved(copy), moved(sent))
+    assert torch.allclose(here, there, rtol=1e-6)
+    slopes = [torch.autograd.grad(value.sum(), parts) for value, parts in ((here, ours), (there, theirs))]
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -342,7 +359,7 @@ def test_sent_entries_leaves_out_what_was_pruned():
     )
 
 
-@each_defence
+@pytest.mark.parametrize("defence", [*ALL, Noise(20.0)], ids=defences.title)
 def test_label_rules_read_what_is_really_sent(defence):
     sent = defence(shared(30, classes=6), streams(30))
     bias, weight = sent.tensors()[-1][:, :, 0], sent.tensors()[-2]
