@@ -31,7 +31,7 @@ def records(succeed, read=None):
             mse = np.where(np.arange(10) < succeed(cell), 1e-3, 1.0)
             tables.append(pd.DataFrame({**cell.columns(), "mse": mse}))
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(relative_error=0.5, cosine=0.9)
+    return table.assign(relative_error=0.5, cosine=0.9, ssim=0.4)
 
 
 def outcome_of(name, table):
@@ -95,6 +95,11 @@ def test_the_best_attack_on_each_strength_is_taken():
     pruned = best[(best["defence"] == "pruning") & (best["dataset"] == "mnist")]
     assert set(pruned["method"]) == {"sent entries only"}
     assert [one.successes for one in pruned["success"]] == [7] * len(pruned)
+    tied = expectations.best_attack(
+        table.assign(ssim=np.linspace(0, 1, len(table)), success=table["success"].iloc[0])
+    )
+    chosen = tied[(tied["defence"] == "none") & (tied["dataset"] == "mnist")]
+    assert list(chosen["method"]) == ["cosine"]  # the last of them
     assert not best.duplicated(["dataset", "defence", *SETTINGS]).any()
 
 
@@ -119,7 +124,8 @@ def test_the_figures_draw_each_share_at_its_strength():
     assert list(x) == [0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0]
     assert list(y) == [0.5] * 7
     best = expectations.best_attack(table).assign(relative_error=np.geomspace(1e-4, 1, 8))
-    [axes] = figures.protection_by_price({"MNIST": best}).axes
-    [points] = axes.containers
+    recovered, likeness = figures.protection_by_price({"MNIST": best}).axes
+    [points] = recovered.containers
     assert points.get_label() == "noise"
     assert len(points.lines[0].get_xdata()) == 7
+    assert list(likeness.lines[0].get_ydata()) == [0.4] * 7

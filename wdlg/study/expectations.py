@@ -58,12 +58,18 @@ def judge(records: pd.DataFrame) -> list[Judged]:
     Args:
         records: of all parts of the study, as :meth:`wdlg.study.store.Store.read_all` gives them.
     """
+    tables = {}
+    if len(records):
+        for part, rows in records.groupby("part", sort=False):
+            tables[part] = (
+                successes(rows) if "mse" in rows and rows["mse"].notna().any() else read_right(rows)
+            )
     judged = []
     for entry in rules()["expectations"]:
         outcomes: list[bool | None] = []
         found: list[str] = []
         for check in entry["checks"]:
-            for met, text in _check(records, check):
+            for met, text in _check(tables.get(check["part"]), check):
                 outcomes.append(met)
                 found.append(text)
         outcome = OPEN if not outcomes or None in outcomes else HELD if all(outcomes) else BROKEN
@@ -97,18 +103,21 @@ def successes(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns part, dataset, method, defence, the settings of the defences, success (the
-        :class:`~wdlg.study.statistics.Share` of runs with it), relative_error and cosine (medians).
+        :class:`~wdlg.study.statistics.Share` of runs with it), ssim, relative_error and cosine (medians).
     """
     bound = rules()["success_mse"]
     by = ["part", "dataset", "method", "defence", *(name for name in SETTINGS if name in records)]
     table = records.assign(good=records["mse"] < bound).groupby(by, sort=False, dropna=False)
     return table.agg(
-        success=("good", _share), relative_error=("relative_error", "median"), cosine=("cosine", "median")
+        success=("good", _share),
+        ssim=("ssim", "median"),
+        relative_error=("relative_error", "median"),
+        cosine=("cosine", "median"),
     ).reset_index()
 
 
 def best_attack(table: pd.DataFrame) -> pd.DataFrame:
-    """Of all attacks against a strength of a defence, the one with most success.
+    """Of all attacks against a strength of a defence, the one with most success, or else the highest SSIM.
 
     Args:
         table: of :func:`successes`.
@@ -117,9 +126,10 @@ def best_attack(table: pd.DataFrame) -> pd.DataFrame:
         Rows of the table, one for each data set and strength.
     """
     by = ["dataset", "defence", *(name for name in SETTINGS if name in table)]
-    values = table.assign(value=[one.value for one in table["success"]])
-    best = values.groupby(by, sort=False, dropna=False)["value"].idxmax()
-    return table.loc[best].reset_index(drop=True)
+    ranked = table.assign(value=[one.value for one in table["success"]])
+    ranked = ranked.sort_values(["value", "ssim"], ascending=False, kind="stable")
+    best = ranked.drop_duplicates(by).sort_index()
+    return best.drop(columns="value").reset_index(drop=True)
 
 
 def read_right(records: pd.DataFrame) -> pd.DataFrame:
@@ -152,13 +162,11 @@ def _share(flags: pd.Series) -> Share:
     return share(int(flags.sum()), len(flags))
 
 
-def _check(records: pd.DataFrame, check: Mapping[str, Any]) -> list[tuple[bool | None, str]]:
+def _check(table: pd.DataFrame | None, check: Mapping[str, Any]) -> list[tuple[bool | None, str]]:
     """One outcome and its numbers for each data set and attack, or rule, of a check."""
-    part = records[records["part"] == check["part"]] if len(records) else records
-    of_rules = "rules" in check
-    if not len(part):
+    if table is None:
         return [(None, f"{check['part']}: not run")]
-    table = read_right(part) if of_rules else successes(part)
+    of_rules = "rules" in check
     name = "rule" if of_rules else "method"
     results: list[tuple[bool | None, str]] = []
     for dataset in table["dataset"].unique():
@@ -173,11 +181,18 @@ def _check(records: pd.DataFrame, check: Mapping[str, Any]) -> list[tuple[bool |
             before = base.iloc[0]
             verdicts = [_outcome(check, before, one) for one in chosen]
             good = None if None in verdicts else all(verdicts)
-            counts = ", ".join(str(one.successes) for one in chosen)
-            results.append(
-                (good, f"{label}: {counts} of {before.runs}, unprotected {before.successes} of {before.runs}")
-            )
+            found = f"{_counts(chosen)}, unprotected {before.successes} of {before.runs}"
+            results.append((good, f"{label}: {found}"))
     return results
+
+
+def _counts(shares: Iterable[Share]) -> str:
+    """Successes at each strength, "3, 0 of 24", or once if they are all the same."""
+    counts = [one.successes for one in shares]
+    runs = next(iter(shares)).runs
+    if len(set(counts)) == 1 < len(counts):
+        return f"{counts[0]} of {runs} in each of {len(counts)} settings"
+    return f"{', '.join(map(str, counts))} of {runs}"
 
 
 def _outcome(check: Mapping[str, Any], before: Share, now: Share) -> bool | None:
