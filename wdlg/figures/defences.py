@@ -45,7 +45,7 @@ def share_by_strength(
         log: the strength is on a logarithmic axis.
     """
     figure = Picture(figsize=(1.2 + 3.6 * len(tables), 3.7))
-    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True, sharex=True)[0]
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         for name, rows in table.groupby(who, sort=False):
             look = ATTACKERS.get(str(name), OTHER)
@@ -83,7 +83,7 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
             attack).
     """
     figure = Picture(figsize=(1.2 + 3.8 * len(tables), 6.0))
-    above, below = figure.subplots(2, len(tables), squeeze=False, sharey="row", sharex="col")
+    above, below = figure.subplots(2, len(tables), squeeze=False, sharey="row", sharex=True)
     for shares, likeness, (title, table) in zip(above, below, tables.items(), strict=True):
         for name, rows in table[table["defence"] != "none"].groupby("defence", sort=False):
             look = DEFENDERS[str(name)]
