@@ -55,8 +55,8 @@ class Unprotected:
 class Noise:
     """``g + z`` with independent normal z, whose standard deviation is ``level |g| / sqrt(n)`` for n entries.
 
-    |g| is the norm over all parameters, so ``E|z|² = level² |g|²``: the level is the relative error of what
-    is sent, whatever the network. (Zhu et al. 2019, section 5, fix the variance of each entry instead.)
+    ``|g|`` is the norm over all parameters, so ``E|z|² = level² |g|²``: the level is the relative error of
+    what is sent, whatever the network. (Zhu et al. 2019, section 5, fix the variance of each entry instead.)
 
     Args:
         level: size of the noise relative to the gradient, 0 or above.
