@@ -99,6 +99,19 @@ def test_labels_compares_both_rules():
     assert "bias_sign  100.00 % right" in text
 
 
+def test_attack_and_labels_take_a_defence():
+    plain = result_of(*ATTACK, "--method", "idlg")
+    result = result_of(*ATTACK, "--method", "idlg", "--defence", "noise,level=0.5")
+    assert set(result) == KEYS | {"defence", "relative_error", "cosine"}
+    assert result["defence"] == "noise,level=0.5"
+    assert 0.4 < result["relative_error"] < 0.6
+    assert result["loss"] > plain["loss"]
+    assert "relative error" in run(*ATTACK, "--method", "idlg", "--defence", "pruning,share=0.9").stdout
+    rules = result_of("labels", "--dataset", "digits", "--images", 10, "--defence", "noise,level=1")["rules"]
+    assert set(rules) == {"bias_sign", "bias_min", "row_sum"}
+    assert rules["bias_sign"]["accuracy"] < rules["row_sum"]["accuracy"]
+
+
 def test_data_list_tells_embedded_present_and_missing(tmp_path, digits):
     few = data.Sample(
         "mnist", np.zeros((4, 28, 28, 1), np.uint8), np.arange(4), (), 10, np.full(4, "test"), np.full(4, "")
@@ -143,6 +156,9 @@ MISTAKES = {
     "unknown activation": (("labels", "--dataset", "digits", "--activation", "elu"), "--activation is 'elu'"),
     "no images": (("labels", "--dataset", "digits", "--images", 0), "--images is 0"),
     "missing sample file": (("labels", "--dataset", "svhn", "--data-dir", "nowhere"), "no sample file"),
+    "unknown defence": ((*ATTACK, "--method", "idlg", "--defence", "fog"), "--defence 'fog': defence"),
+    "defence without its setting": (("labels", "--dataset", "digits", "--defence", "noise"), "no 'level'"),
+    "defence out of range": ((*ATTACK, "--method", "idlg", "--defence", "pruning,share=1"), "share is 1"),
     "unknown profile": (("book", "--profile", "huge"), "--profile is 'huge'"),
     "fetch of an embedded set": (("data", "fetch", "digits"), "NAME is 'digits'"),
 }  # fmt: skip

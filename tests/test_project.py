@@ -329,7 +329,7 @@ def test_the_readme_has_the_verdicts_of_the_records():
 
 
 def test_committed_records_are_whole_and_of_their_studies():
-    for name in ("paper", "readings"):
+    for name in ("paper", "readings", "defences"):
         study = load(ROOT / "studies" / f"{name}.yaml")
         store = Store(ROOT / "results" / name)
         assert {store.state(cell) for cell in study.cells} <= {State.DONE, State.MISSING}

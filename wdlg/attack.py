@@ -55,7 +55,8 @@ class Attack:
 
     Args:
         name: what tables and figures call it.
-        label_rule: "bias_sign" (WDLG), "row_sum" (iDLG) or "joint" (DLG: the label is optimised too).
+        label_rule: "bias_sign" (WDLG), "bias_min" (the same for a changed gradient), "row_sum" (iDLG) or
+            "joint" (DLG: the label is optimised too).
         loss: what is minimised, from :mod:`wdlg.losses`.
         optimizer: how, from :mod:`wdlg.optimizers`.
         evaluations: the most gradient evaluations for each attack.

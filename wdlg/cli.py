@@ -40,6 +40,12 @@ data_dir_option = _option(
     help="Folder of the sample files. Default: the environment variable WDLG_DATA, else your data folder.",
 )
 seed_option = _option("--seed", type=int, default=0, metavar="S", help="Decides every random draw.")
+defence_option = _option(
+    "--defence",
+    metavar="NAME,SETTING=VALUE",
+    help="What is done to the gradient before it is sent: noise,level=0.01; pruning,share=0.9; "
+    "rounding,format=float16; quantisation,bits=8; clipped_noise,clip=1,multiplier=0.01.",
+)
 json_option = _option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
@@ -70,6 +76,7 @@ def main() -> None:
     "--evaluations", type=int, default=2400, metavar="N", help="The most gradient evaluations of the attack."
 )
 @_option("--learning-rate", type=float, default=1.0, metavar="R", help="Learning rate of L-BFGS.")
+@defence_option
 @_option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
 @_option("--device", metavar="cpu|cuda", default="cpu", help="Where the attack computes.")
 @data_dir_option
@@ -83,6 +90,7 @@ def attack(
     seed: int,
     evaluations: int,
     learning_rate: float,
+    defence: str | None,
     figure: str | None,
     device: str,
     data_dir: str | None,
@@ -92,11 +100,12 @@ def attack(
 
     Example:  wdlg attack --dataset digits --index 3 --method idlg --figure leak.png
     """
-    from wdlg import data
+    from wdlg import data, defences
     from wdlg.attack import METHODS, with_settings
     from wdlg.engine import require_device
     from wdlg.study import Design, draw, run_paired
 
+    against = _defence(defence)
     chosen = with_settings(
         METHODS[require_choice("--method", method, METHODS)],
         evaluations=require_count("--evaluations", evaluations),
@@ -113,7 +122,7 @@ def attack(
         if index is not None:
             raise InputError(f"--index is {index}, but must be left out when --image is given.")
         sample, position = _own_picture(dataset, image, label), 0
-    cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position))
+    cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position, defence=against))
     outcome = run_paired(cases, [chosen], device=device, progress=sys.stderr.isatty())
     row = outcome.records.iloc[0]
     result = {
@@ -125,8 +134,10 @@ def attack(
             for name in (
                 *("label_true", "label_recovered", "status", "iterations", "evaluations", "seconds"),
                 *("loss", "mse", "psnr", "ssim"),
+                *(() if against is None else ("relative_error", "cosine")),
             )
         },
+        **({} if against is None else {"defence": defences.title(against)}),
     }
     if target is not None:
         from wdlg.figures import save, single_attack
@@ -140,6 +151,11 @@ def attack(
     names = sample.class_names
     meaning = Status[str(row["status"]).upper()].meaning
     click.echo(f"{chosen.name} on {dataset}, {'your picture' if image else f'image {position}'}")
+    if against is not None:
+        click.echo(
+            f"  defence    {result['defence']}: relative error {result['relative_error']:.2g}, "
+            f"cosine {result['cosine']:.3f}"
+        )
     click.echo(
         f"  label      {_class(result['label_true'], names)} was recovered as "
         f"{_class(result['label_recovered'], names)}"
@@ -161,35 +177,49 @@ def attack(
 @dataset_option
 @_option("--images", type=int, default=100, metavar="N", help="Gradients to read, each of a new network.")
 @_option("--activation", metavar="sigmoid|relu|tanh", default="sigmoid", help="Activation of the networks.")
+@defence_option
 @seed_option
 @data_dir_option
 @json_option
 def labels(
-    dataset: str, images: int, activation: str, seed: int, data_dir: str | None, as_json: bool
+    dataset: str,
+    images: int,
+    activation: str,
+    defence: str | None,
+    seed: int,
+    data_dir: str | None,
+    as_json: bool,
 ) -> None:
     """Compare the two label rules: WDLG's bias_sign and iDLG's row_sum.
 
+    With --defence, also bias_min: the least entry of the bias's gradient, whatever the other signs.
+
     Example:  wdlg labels --dataset digits --images 200 --activation tanh
     """
-    from wdlg import data
+    from wdlg import data, defences
+    from wdlg.labels import ANALYTIC
     from wdlg.networks import ACTIVATIONS
     from wdlg.study import compare_rules
     from wdlg.study.labels import summarise
 
     require_choice("--activation", activation, ACTIVATIONS)
     require_count("--images", images)
+    against = _defence(defence)
     table = compare_rules(
         data.load(dataset, data_dir),
         images=images,
         activation=activation,
         seed=seed,
+        rules=("bias_sign", "row_sum") if against is None else ANALYTIC,
+        defence=against,
         progress=sys.stderr.isatty(),
     )
     rules = summarise(table)
+    named = {} if against is None else {"defence": defences.title(against)}
     if as_json:
-        click.echo(_json({"dataset": dataset, "activation": activation, "rules": rules}))
+        click.echo(_json({"dataset": dataset, "activation": activation, **named, "rules": rules}))
         return
-    click.echo(f"{dataset}, {images} gradients, {activation} networks")
+    click.echo(", ".join((dataset, f"{images} gradients", f"{activation} networks", *named.values())))
     for name, rule in rules.items():
         click.echo(
             f"  {name:<10} {100 * rule['accuracy']:6.2f} % right, {rule['undecided']} undecided, "
@@ -440,6 +470,16 @@ def pdf_command() -> None:
     except book.BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)
+
+
+def _defence(text: str | None) -> Any:
+    """The defence that --defence names, or None."""
+    from wdlg import defences
+
+    try:
+        return None if text is None else defences.parse(text)
+    except InputError as error:
+        raise InputError(f"--defence {text!r}: {error}") from None
 
 
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:

@@ -17,7 +17,9 @@ from wdlg.gradients import Gradient
 UNDECIDED = -1
 """What a rule returns for a gradient that names no label; never a class."""
 
-RULES = ("bias_sign", "row_sum", "joint")
+RULES = ("bias_sign", "bias_min", "row_sum", "joint")
+ANALYTIC = ("bias_sign", "bias_min", "row_sum")
+"""Rules that read the label off the gradient, and those with "joint", which optimises it."""
 
 
 def bias_sign(bias_gradient: Tensor) -> Tensor:
@@ -40,6 +42,29 @@ def bias_sign(bias_gradient: Tensor) -> Tensor:
     return torch.where((least[:, 0] < 0) & (least[:, 1] >= 0), place[:, 0], UNDECIDED)
 
 
+def bias_min(bias_gradient: Tensor) -> Tensor:
+    """Label of each gradient by the least entry, for an attacker who expects a changed gradient.
+
+    On an exact gradient it agrees with :func:`bias_sign`. That rule gives up once noise has turned the sign
+    of any other entry; this one is right while the label's entry stays the least. No other entry is larger in
+    size than ``p_y - 1 = -sum of all other p_c``, so pruning small entries leaves it to the last.
+
+    Args:
+        bias_gradient: gradient of the output layer's bias, (B, K).
+
+    Returns:
+        (B,) class indices; ``UNDECIDED`` where no entry is negative.
+
+    Raises:
+        InputError: an entry is NaN or infinite.
+
+    >>> bias_min(torch.tensor([[0.2, -0.9, -0.1], [0.0, 0.0, 0.0]]))
+    tensor([ 1, -1])
+    """
+    least, place = _finite("bias_gradient", bias_gradient).min(-1)
+    return torch.where(least < 0, place, UNDECIDED)
+
+
 def row_sum(weight_gradient: Tensor) -> Tensor:
     """Label of each gradient by the rule of iDLG: the row of the output weights with the least sum.
 
@@ -59,19 +84,22 @@ def row_sum(weight_gradient: Tensor) -> Tensor:
 
 
 def recover(rule: str, gradient: Gradient) -> Tensor:
-    """Labels (B,) by the analytic rule of that name, "bias_sign" or "row_sum"; ``UNDECIDED`` as there."""
-    require_choice("rule", rule, ("bias_sign", "row_sum"))
-    if rule == "bias_sign":
-        return bias_sign(gradient.error)
+    """Labels (B,) by the analytic rule of that name, one of ``ANALYTIC``; ``UNDECIDED`` as there."""
+    require_choice("rule", rule, ANALYTIC)
+    if rule != "row_sum":
+        return bias_sign(gradient.error) if rule == "bias_sign" else bias_min(gradient.error)
     # The row sums of error ⊗ features are error * sum(features): a single column says it all.
-    return row_sum((gradient.error * gradient.features.sum(-1, keepdim=True))[:, :, None])
+    sums = gradient.error * gradient.features.sum(-1, keepdim=True)
+    if gradient.residual is not None:
+        sums = sums + gradient.residual.sum(-1)
+    return row_sum(sums[:, :, None])
 
 
 def steps(rule: str, *, classes: int, features: int) -> int | None:
     """Elementary steps that a rule takes on one full gradient, as Table 1 of the paper counts them.
 
-    ``bias_sign`` makes K comparisons; ``row_sum`` touches all K x M entries of the weight gradient.
-    ``joint`` has no count of its own (None): it is the whole optimisation.
+    ``bias_sign`` and ``bias_min`` make K comparisons; ``row_sum`` touches all K x M entries of the weight
+    gradient. ``joint`` has no count of its own (None): it is the whole optimisation.
 
     >>> steps("bias_sign", classes=100, features=768), steps("row_sum", classes=100, features=768)
     (100, 76800)
@@ -79,7 +107,7 @@ def steps(rule: str, *, classes: int, features: int) -> int | None:
     require_choice("rule", rule, RULES)
     require_count("classes", classes, at_least=2)
     require_count("features", features)
-    return {"bias_sign": classes, "row_sum": classes * features, "joint": None}[rule]
+    return {"bias_sign": classes, "bias_min": classes, "row_sum": classes * features, "joint": None}[rule]
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

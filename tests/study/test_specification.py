@@ -121,3 +121,65 @@ def test_a_file_that_is_no_study_is_refused_by_name(tmp_path):
 def test_a_file_and_its_content_are_the_same_study(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONTENT, sort_keys=False))
     assert load(tmp_path / "small.yaml") == small_study()
+
+
+DEFENDED = {
+    **CONTENT,
+    "parts": {
+        "main": {
+            **CONTENT["parts"]["main"],
+            "defences": [
+                {"name": "none"},
+                {"name": "noise", "level": 0.1},
+                {"name": "pruning", "share": 0.5},
+            ],
+        },
+        "labels": {
+            **CONTENT["parts"]["labels"],
+            "defences": [{"name": "quantisation", "bits": 4}, {"name": "noise", "level": 1.0}],
+        },
+    },
+}
+
+
+def test_a_part_with_defences_has_a_cell_for_each_with_a_path_and_columns_of_its_own():
+    study = from_mapping(DEFENDED)
+    assert len(study.part("main")) == 3 * 6
+    assert len(study.part("labels")) == 2
+    assert len({cell.path for cell in study.cells}) == len(study.cells)
+    assert len({json.dumps(cell.settings()) for cell in study.cells}) == len(study.cells)
+    assert {cell.columns()["defence"] for cell in study.part("main")} == {"none", "noise", "pruning"}
+    [noisy] = {cell.columns().get("level") for cell in study.part("main")} - {None}
+    assert noisy == 0.1
+
+
+def test_a_defence_meets_the_cases_of_the_undefended_study(digits):
+    plain, noisy = (
+        draw(digits, study.part("main")[place].design)
+        for study, place in ((small_study(), 0), (from_mapping(DEFENDED), 1))
+    )
+    assert noisy.defence is not None
+    assert (plain.truth == noisy.truth).all()
+    assert (plain.dummy_images == noisy.dummy_images).all()
+
+
+def test_cells_without_a_defence_keep_the_settings_and_paths_that_they_had():
+    for cell in small_study().cells:
+        assert "defence" not in json.dumps(cell.settings())
+        assert "defence" not in cell.columns()
+
+
+@pytest.mark.parametrize(
+    ("defences", "message"),
+    [
+        ([], "^parts.main.defences is .., but must be a list of at least one"),
+        ([{"name": "fog"}], "^parts.main.defences.name is 'fog'"),
+        ([{"name": "noise", "level": 1.0, "size": 1}], "^parts.main.defences has the key 'size'"),
+        ([{"name": "noise"}], "^parts.main.defences has no 'level'"),
+        ([{"name": "pruning", "share": 2}], "^share is 2"),
+    ],
+)
+def test_a_mistake_in_a_defence_is_one_sentence(defences, message):
+    parts = {"main": {**CONTENT["parts"]["main"], "defences": defences}}
+    with pytest.raises(InputError, match=message):
+        from_mapping({**CONTENT, "parts": parts})

@@ -4,6 +4,7 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
+from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
 from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, Picture, save
@@ -32,11 +33,13 @@ __all__ = [
     "plan_maps",
     "plan_slider",
     "point_plans",
+    "protection_by_price",
     "recovered",
     "recovery_slider",
     "rule_accuracy",
     "saturation",
     "save",
+    "share_by_strength",
     "show_image",
     "single_attack",
     "speed_goals",

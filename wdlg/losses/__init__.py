@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wdlg.gradients import Gradient
 from wdlg.losses.cosine import Cosine
-from wdlg.losses.euclidean import Euclidean, PseudoHuber, SquaredEuclidean
+from wdlg.losses.euclidean import Euclidean, PseudoHuber, SentEntries, SquaredEuclidean
 from wdlg.losses.sliced import SlicedWasserstein
 from wdlg.losses.wasserstein import Wasserstein
 
@@ -21,6 +21,7 @@ __all__ = [
     "Euclidean",
     "Loss",
     "PseudoHuber",
+    "SentEntries",
     "SlicedWasserstein",
     "SquaredEuclidean",
     "Wasserstein",

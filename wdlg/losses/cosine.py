@@ -29,4 +29,5 @@ def _normalised(gradient: Gradient) -> Gradient:
     length = norm(gradient)
     inverse = torch.where(length > 0, length, 1.0).reciprocal()
     hidden = tuple(inverse[:, None, None] * tensor for tensor in gradient.hidden)
-    return Gradient(hidden, inverse[:, None] * gradient.error, gradient.features)
+    rest = None if gradient.residual is None else inverse[:, None, None] * gradient.residual
+    return Gradient(hidden, inverse[:, None] * gradient.error, gradient.features, rest)

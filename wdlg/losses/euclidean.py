@@ -18,6 +18,8 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
     total = _dot(gap, gap) + rank_one_squared_distance(
         (dummy.error, dummy.features), (shared.error, shared.features)
     )
+    if dummy.residual is not None or shared.residual is not None:
+        total = total + residual_part(dummy, shared)
     for ours, theirs in zip(dummy.hidden, shared.hidden, strict=True):
         total = total + _squared_distance(ours, theirs)
     return total
@@ -30,6 +32,25 @@ def _squared_distance(ours: Tensor, theirs: Tensor) -> Tensor:
 
         return SquaredDistance.apply(ours, theirs)
     return (ours - theirs).square().flatten(1).sum(-1)
+
+
+def residual_part(dummy: Gradient, shared: Gradient) -> Tensor:
+    """What residuals add to the squared distance of the output layers' weight gradients, (B,).
+
+    With the factors (e, f) and (d, a) and the difference R of the residuals, the dummy's less the other's,
+    ``|e ⊗ f - d ⊗ a + R|² - |e ⊗ f - d ⊗ a|² = 2 (E·Rf + d·RA) + |R|²``, where E = e - d and A = f - a. One
+    matrix times two vectors: the matrix of the dummy is not formed, and nothing large cancels at equality.
+    """
+    rest = dummy.residual
+    if rest is None:
+        assert shared.residual is not None
+        rest = -shared.residual
+    elif shared.residual is not None:
+        rest = rest - shared.residual
+    gaps = torch.stack((dummy.features, dummy.features - shared.features), dim=2)
+    by_features, by_gap = (rest @ gaps).unbind(2)
+    mixed = _dot(dummy.error - shared.error, by_features) + _dot(shared.error, by_gap)
+    return 2 * mixed + rest.square().sum((1, 2))
 
 
 def rank_one_squared_distance(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:
@@ -48,6 +69,9 @@ def norm(gradient: Gradient) -> Tensor:
     """Euclidean norm over all parameters, (B,), with derivative 0 at 0."""
     error, features = gradient.error, gradient.features
     squared = _dot(error, error) * (_dot(features, features) + 1)
+    if (rest := gradient.residual) is not None:
+        crossed = _dot(error, (rest @ features[:, :, None])[:, :, 0])
+        squared = squared + 2 * crossed + rest.square().sum((1, 2))
     for tensor in gradient.hidden:
         squared = squared + tensor.square().flatten(1).sum(-1)
     return root(squared)
@@ -79,6 +103,22 @@ class Euclidean:
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
         """Loss of each attack, (B,)."""
         return root(squared_euclidean(dummy, shared))
+
+
+@dataclass(frozen=True)
+class SentEntries:
+    """``||m * (g' - g)||²``, where m is 1 for every entry of the shared gradient that is not zero, else 0.
+
+    For an attacker who knows that small entries were set to zero (:class:`wdlg.defences.Pruning`): these say
+    nothing of the private image, and are left out. The output layer's weight gradient is written out.
+    """
+
+    def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
+        """Loss of each attack, (B,)."""
+        total = torch.zeros_like(shared.error[:, 0])
+        for ours, theirs in zip(dummy.tensors(), shared.tensors(), strict=True):
+            total = total + torch.where(theirs != 0, ours - theirs, 0.0).square().sum((1, 2))
+        return total
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,63 @@ class RankOne:
 
 
 @dataclass(frozen=True)
+class RankOneAndRest:
+    """The rows ``e_i f`` of a dummy, and ``y_j = s_j g + r_j`` of a shared gradient that is not rank one.
+
+    e, s (P, n), f, g (P, d) and r (P, n, d). The dummy's rows are not written out.
+    """
+
+    plain: RankOne
+    r: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.plain.count
+
+    def squared(self) -> Tensor:
+        # |e_i f - s_j g - r_j|², with e_i f - s_j g = (e_i - s_j) f + s_j h for h = f - g.
+        e, s, f = self.plain.e.detach(), self.plain.s, self.plain.f.detach()
+        by_f, by_h = self._products(f)
+        crossed = (e[:, :, None] - s[:, None, :]) * by_f[:, None, :] + (s * by_h)[:, None, :]
+        return self.plain.squared() - 2 * crossed + self._squares()[:, None, :]
+
+    def pull(self, weights: Tensor) -> Tensor:
+        # The rest adds -2 sum_j (sum_i w_ij e_i) f·r_j and a constant.
+        by_f, _ = self._products(self.plain.f)
+        value = -2 * _dot((self.plain.e[:, None, :] @ weights)[:, 0], by_f)[:, 0]
+        return self.plain.pull(weights) + value - value.detach()
+
+    def paired(self, order: Tensor | None = None) -> Tensor:
+        by_f, by_h = self._products(self.plain.f)
+        s, squares = self.plain.s, self._squares()
+        if order is not None:
+            s, by_f, by_h, squares = (part.gather(1, order) for part in (s, by_f, by_h, squares))
+        crossed = (self.plain.e - s) * by_f + s * by_h
+        return self.plain.paired(order) - 2 * crossed + squares
+
+    def sorted_order(self, *, squared_cost: bool) -> Tensor | None:  # noqa: ARG002
+        return None
+
+    def shared_size(self) -> Tensor:
+        return self.of_shared().shared_size()
+
+    def of_dummy(self) -> RankOne:
+        return self.plain.of_dummy()
+
+    def of_shared(self) -> WrittenOut:
+        rows = self.plain.s[:, :, None] * self.plain.g[:, None, :] + self.r
+        return WrittenOut(rows, rows)
+
+    def _products(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """``r_j·f`` and ``r_j·h``, both (P, n)."""
+        by_f, by_h = (self.r @ torch.stack((f, f - self.plain.g), dim=2)).unbind(2)
+        return by_f, by_h
+
+    def _squares(self) -> Tensor:
+        return self.r.square().sum(2)
+
+
+@dataclass(frozen=True)
 class Scaled:
     """K problems for each attack: the points ``e_c f_p`` and ``s_c g_q`` of every class c, P = B K.
 
@@ -264,6 +321,10 @@ def kernels(dummy: Gradient, shared: Gradient, width: int) -> list[Points]:
     weight, bias = _output_rows(dummy, shared)
     channels = dummy.hidden[-1].shape[1] if dummy.hidden else 0
     if channels and dummy.features.shape[1] % channels == 0:
+        if dummy.residual is not None or shared.residual is not None:
+            cut = (len(dummy) * dummy.error.shape[1], channels, -1)
+            written = WrittenOut(dummy.last_weight.reshape(cut), shared.last_weight.reshape(cut))
+            return [*found, written, bias]
         f, g = (features.unflatten(1, (channels, -1)) for features in (dummy.features, shared.features))
         return [*found, Scaled(dummy.error, f, shared.error, g), bias]
     return [*found, weight, bias]
@@ -282,12 +343,13 @@ def tensors(dummy: Gradient, shared: Gradient) -> list[Points]:
     return [Whole(points) for points in rows(dummy, shared)]
 
 
-def _output_rows(dummy: Gradient, shared: Gradient) -> tuple[RankOne, RankOne]:
+def _output_rows(dummy: Gradient, shared: Gradient) -> tuple[Points, RankOne]:
     one = torch.ones_like(dummy.error[:, :1])
-    return (
-        RankOne(dummy.error, dummy.features, shared.error, shared.features),
-        RankOne(dummy.error, one, shared.error, one),
-    )
+    bias = RankOne(dummy.error, one, shared.error, one)
+    weight = RankOne(dummy.error, dummy.features, shared.error, shared.features)
+    if dummy.residual is not None:
+        return WrittenOut(dummy.last_weight, shared.last_weight), bias
+    return weight if shared.residual is None else RankOneAndRest(weight, shared.residual), bias
 
 
 def _along_lines(e: Tensor, s: Tensor, f: Tensor, g: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ change when the study grows, and every method meets the same cases (paired compa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wdlg.attack import Observation
 from wdlg.data import Sample
+from wdlg.defences import Defence
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.networks import LeNet, Parameters
 
@@ -24,7 +25,7 @@ POOLS = ("all", "development", "final")
 DEVELOPMENT_EVERY = 5
 """Every fifth image of a sample is for development, the others are for final comparisons."""
 
-STREAMS = {"network": 0, "image order": 1, "dummy": 2}
+STREAMS = {"network": 0, "image order": 1, "dummy": 2, "defence": 3}
 
 
 def generator(seed: int, stream: str, number: int = 0) -> torch.Generator:
@@ -50,6 +51,8 @@ class Design:
             that starts from 0.
         pool: which images may be drawn: "all", "development" (every fifth of the sample), or "final" (the
             others), so that a loss can be searched for on images that its final comparison does not use.
+        defence: what is done to each gradient before it is sent, from :mod:`wdlg.defences`; None for nothing.
+            Its random numbers belong to the case: they are the same for every strength of a defence.
     """
 
     networks: int = 10
@@ -60,6 +63,7 @@ class Design:
     first_image: int | None = None
     first_network: int = 0
     pool: str = "all"
+    defence: Defence | None = None
 
     def __post_init__(self) -> None:
         require_count("networks", self.networks)
@@ -81,6 +85,9 @@ class Cases:
         truth: private images (B, C, H, W) in [0, 1].
         labels: private labels (B,).
         dummy_images, dummy_labels: starting points N(0, 1), (B, C, H, W) and (B, K).
+        numbers: of the cases among all of the seed, (B,).
+        seed: of the design.
+        defence: of the design.
     """
 
     dataset: str
@@ -92,18 +99,29 @@ class Cases:
     labels: Tensor
     dummy_images: Tensor
     dummy_labels: Tensor
+    numbers: Tensor
+    seed: int
+    defence: Defence | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def observation(self) -> Observation:
-        """What the attacker sees of these cases. A single network is shared, not copied."""
+    def exact(self) -> Observation:
+        """What the attacker would see without a defence. A single network is shared, not copied."""
         parameters = self.parameters
         if len(parameters) > 1:
             parameters = parameters.select(self.network_index)
         target = F.one_hot(self.labels, self.network.classes).to(self.truth.dtype)
         gradient = self.network.gradient(parameters, self.truth, target).detach()
         return Observation(self.network, parameters, gradient)
+
+    def observation(self) -> Observation:
+        """What the attacker sees of these cases."""
+        exact = self.exact()
+        if self.defence is None:
+            return exact
+        streams = [generator(self.seed, "defence", number) for number in self.numbers.tolist()]
+        return replace(exact, gradient=self.defence(exact.gradient, streams))
 
     def select(self, index: Tensor) -> Cases:
         """The cases at ``index``, with their networks only."""
@@ -118,6 +136,9 @@ class Cases:
             self.labels[index],
             self.dummy_images[index],
             self.dummy_labels[index],
+            self.numbers[index],
+            self.seed,
+            self.defence,
         )
 
 
@@ -174,4 +195,7 @@ def draw(sample: Sample, design: Design) -> Cases:
         labels=labels,
         dummy_images=torch.stack(dummy_images),
         dummy_labels=torch.stack(dummy_labels),
+        numbers=first_case + torch.arange(total),
+        seed=design.seed,
+        defence=design.defence,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
@@ -11,8 +11,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from tqdm import tqdm
 
-from wdlg import labels
+from wdlg import defences, labels
 from wdlg.data import Sample
+from wdlg.defences import Defence
 from wdlg.errors import require_choice, require_count
 from wdlg.gradients import Gradient
 from wdlg.networks import LeNet
@@ -22,6 +23,7 @@ TIMED_CALLS = 3
 
 RULES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Gradient], Tensor]]] = {
     "bias_sign": (labels.bias_sign, lambda gradient: gradient.error),
+    "bias_min": (labels.bias_min, lambda gradient: gradient.error),
     "row_sum": (labels.row_sum, lambda gradient: gradient.last_weight),
 }
 """Each analytic rule with the part of the gradient that it reads, written out as the attacker gets it."""
@@ -36,9 +38,11 @@ def compare_rules(
     classes: int | None = None,
     bound: float = 0.5,
     dtype: str = "float32",
+    rules: Sequence[str] = ("bias_sign", "row_sum"),
+    defence: Defence | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Both analytic rules on the gradient of each image, each in a new untrained network.
+    """Analytic rules on the gradient of each image, each in a new untrained network.
 
     Args:
         sample: private images; the draw goes round again when it asks for more than there are.
@@ -48,12 +52,17 @@ def compare_rules(
         classes: output units; None for the sample's own number.
         bound: half width of the uniform initial weights.
         dtype: precision of networks and gradients, "float32" or "float64".
+        rules: names of the rules, those of WDLG and iDLG if not given.
+        defence: what is done to each gradient before a rule reads it.
         progress: show a bar.
 
     Returns:
         One row for each rule and gradient: rule, image, label_true, label_recovered (-1 undecided), correct,
-        undecided, steps, seconds, largest_bias_gradient (its absolute value).
+        undecided, steps, seconds, largest_bias_gradient (its absolute value). With a defence also
+        relative_error and cosine of what is sent to the exact gradient.
     """
+    for name in rules:
+        require_choice("rules", name, RULES)
     require_count("images", images)
     require_count("seed", seed, at_least=0)
     precision = {"float32": torch.float32, "float64": torch.float64}[
@@ -71,7 +80,13 @@ def compare_rules(
         )
         target = F.one_hot(torch.tensor([truth]), network.classes).to(precision)
         gradient = network.gradient(parameters, sample.tensor([image], dtype=precision), target)
-        for name, (rule, part) in RULES.items():
+        price: dict[str, float] = {}
+        if defence is not None:
+            exact, gradient = gradient, defence(gradient, [generator(seed, "defence", number)])
+            price["relative_error"] = defences.relative_error(gradient, exact).item()
+            price["cosine"] = defences.cosine(gradient, exact).item()
+        for name in rules:
+            rule, part = RULES[name]
             read = part(gradient)
             label = int(rule(read))
             rows.append(
@@ -85,6 +100,7 @@ def compare_rules(
                     "steps": labels.steps(name, classes=network.classes, features=network.features),
                     "seconds": _shortest(rule, read),
                     "largest_bias_gradient": gradient.error.abs().max().item(),
+                    **price,
                 }
             )
     return pd.DataFrame(rows)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from wdlg import defences
 from wdlg.attack import Attack, Reconstruction
 from wdlg.engine import Start, reconstruct, require_device
 from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
@@ -48,8 +49,9 @@ def record(
         Records, one row for each case: image, its position in the sample; the columns of
         :func:`~wdlg.evaluation.evaluate`; iterations_to_success and evaluations_to_success, when the MSE
         first was below the loosest threshold, NaN for never; loss_at_truth, the loss that the private image
-        itself would have; and trace_evaluation, trace_iteration, trace_loss and trace_mse, arrays on a log
-        grid of evaluations. Then the result of the engine, and the images at ``snapshot_iterations``
+        itself would have; where the cases have a defence, relative_error and cosine of what was sent to the
+        exact gradient; and trace_evaluation, trace_iteration, trace_loss and trace_mse, arrays on a log grid
+        of evaluations. Then the result of the engine, and the images at ``snapshot_iterations``
         (len(iterations), B, C, H, W).
 
     Raises:
@@ -74,7 +76,11 @@ def record(
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
     records.insert(0, "image", cases.image_index.numpy())
     records = records.join(first_success(trace.values, result.iteration_trace))
-    records["loss_at_truth"] = attack.loss(observation.gradient, observation.gradient).numpy()
+    exact = observation.gradient if cases.defence is None else cases.exact().gradient
+    records["loss_at_truth"] = attack.loss(exact, observation.gradient).numpy()
+    if cases.defence is not None:
+        records["relative_error"] = defences.relative_error(observation.gradient, exact).numpy()
+        records["cosine"] = defences.cosine(observation.gradient, exact).numpy()
     grids = [log_grid(int(count)) for count in result.evaluations]
     records["trace_evaluation"] = pd.Series([grid.numpy() for grid in grids], dtype=object)
     for name, values in (

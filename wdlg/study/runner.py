@@ -24,6 +24,7 @@ from tqdm import tqdm
 from wdlg import data
 from wdlg.errors import InputError, require_count
 from wdlg.evaluation import SUCCESS_THRESHOLDS
+from wdlg.labels import ANALYTIC
 from wdlg.study.cases import Cases, draw
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
@@ -140,7 +141,14 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
     """
     with _one_thread():
         if isinstance(cell, LabelCell):
-            return compare_rules(sample, images=cell.gradients, activation=cell.activation, seed=cell.seed)
+            return compare_rules(
+                sample,
+                images=cell.gradients,
+                activation=cell.activation,
+                seed=cell.seed,
+                rules=("bias_sign", "row_sum") if cell.defence is None else ANALYTIC,
+                defence=cell.defence,
+            )
         cases = draw(sample, cell.design)
         numbers = list(range(len(cases))) if only is None else list(only)
         records = _attack(cell, cases.select(torch.tensor(numbers)), numbers)

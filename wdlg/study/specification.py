@@ -1,13 +1,14 @@
 """A study as a declarative file: which attacks, on which data sets, with how many networks and images.
 
 A study file is YAML: a name, a seed, attacks by name, and parts. A part of attacks is a grid of data sets x
-attacks x learning rates x networks; a part of labels is a grid of data sets x activations. Each point of a
-grid is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
+attacks x learning rates x defences x networks; a part of labels is a grid of data sets x activations x
+defences. Each point of a grid is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import yaml
 
 from wdlg import data, losses, optimizers
 from wdlg.attack import Attack, with_settings
+from wdlg.defences import DEFENCES, Defence, describe, title
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.networks import ACTIVATIONS
 from wdlg.study.cases import POOLS, Design
@@ -25,6 +27,7 @@ from wdlg.study.cases import POOLS, Design
 LOSSES = {
     "squared_euclidean": losses.SquaredEuclidean,
     "euclidean": losses.Euclidean,
+    "sent_entries": losses.SentEntries,
     "pseudo_huber": losses.PseudoHuber,
     "cosine": losses.Cosine,
     "wasserstein": losses.Wasserstein,
@@ -67,6 +70,7 @@ class AttackCell:
             self.dataset,
             name,
             *rates,
+            *_defence_path(self.design.defence),
             f"network-{self.design.first_network:03}.parquet",
         )
 
@@ -88,23 +92,30 @@ class AttackCell:
             "method": self.attack.name,
             "optimizer": type(self.attack.optimizer).__name__,
             "learning_rate": self.attack.optimizer.learning_rate,  # type: ignore[attr-defined]
+            **_defence_columns(self.design.defence),
             # The records of several networks name the network of each row.
             **({"network": self.design.first_network} if self.design.networks == 1 else {}),
         }
 
     def settings(self) -> dict[str, Any]:
         """All that decides the records, for JSON. Settings at their default are left out."""
+        design = _changed(self.design)
+        if self.design.defence is not None:
+            design["defence"] = describe(self.design.defence)
         return {
             "kind": self.kind,
             "dataset": self.dataset,
             "attack": describe_attack(self.attack),
-            "design": _changed(self.design),
+            "design": design,
         }
 
 
 @dataclass(frozen=True)
 class LabelCell:
-    """Both analytic label rules on the gradients of one data set, each of a new network."""
+    """The analytic label rules on the gradients of one data set, each of a new network.
+
+    Without a defence these are the two of WDLG and iDLG, with one all of ``labels.ANALYTIC``.
+    """
 
     kind: ClassVar[str] = "labels"
     part: str
@@ -112,11 +123,12 @@ class LabelCell:
     activation: str
     gradients: int
     seed: int
+    defence: Defence | None = None
 
     @property
     def path(self) -> Path:
         """Where the store keeps the records, relative to its folder."""
-        return Path(self.part, self.dataset, f"{self.activation}.parquet")
+        return Path(self.part, self.dataset, *_defence_path(self.defence), f"{self.activation}.parquet")
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -130,12 +142,19 @@ class LabelCell:
 
     def columns(self) -> dict[str, Any]:
         """What the records of this cell have in common."""
-        return {"part": self.part, "dataset": self.dataset, "activation": self.activation}
+        return {
+            "part": self.part,
+            "dataset": self.dataset,
+            "activation": self.activation,
+            **_defence_columns(self.defence),
+        }
 
     def settings(self) -> dict[str, Any]:
         """All that decides the records, for JSON."""
         settings = dataclasses.asdict(self)
-        del settings["part"]
+        del settings["part"], settings["defence"]
+        if self.defence is not None:
+            settings["defence"] = describe(self.defence)
         return {"kind": self.kind, **settings}
 
 
@@ -233,10 +252,11 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Attack], seed: int
         where,
         part,
         required=("datasets", "attacks", "networks", "images", "evaluations"),
-        optional=("learning_rates", "optimizer", "activation", "classes", "networks_a_cell"),
+        optional=("learning_rates", "optimizer", "activation", "classes", "networks_a_cell", "defences"),
     )
     rates: Sequence[float | None] = _list(f"{where}.learning_rates", given.get("learning_rates", [None]))
     optimizer = _build(f"{where}.optimizer", given["optimizer"], OPTIMIZERS) if "optimizer" in given else None
+    defences = _defences(where, given)
     cells: list[Cell] = []
     networks = require_count(f"{where}.networks", given["networks"])
     together = require_count(f"{where}.networks_a_cell", given.get("networks_a_cell", 1))
@@ -255,15 +275,17 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Attack], seed: int
                 attack = attacks[require_choice(f"{where}.attacks", attack_name, attacks)]
                 if optimizer is not None:
                     attack = replace(attack, optimizer=optimizer)
-                for rate in rates:
+                for rate, defence in itertools.product(rates, defences):
                     set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
-                    cells.append(AttackCell(name, dataset, set_up, design, rate))
+                    against = replace(design, defence=defence)
+                    cells.append(AttackCell(name, dataset, set_up, against, rate))
     return cells
 
 
 def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
     where = f"parts.{name}"
-    given = _table(where, part, required=("datasets", "activations", "gradients"))
+    given = _table(where, part, required=("datasets", "activations", "gradients"), optional=("defences",))
+    defences = _defences(where, given)
     return [
         LabelCell(
             name,
@@ -271,17 +293,43 @@ def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
             require_choice(f"{where}.activations", activation, ACTIVATIONS),
             require_count(f"{where}.gradients", given["gradients"]),
             seed,
+            defence,
         )
         for dataset in _list(f"{where}.datasets", given["datasets"])
         for activation in _list(f"{where}.activations", given["activations"])
+        for defence in defences
     ]
+
+
+def _defences(where: str, given: Mapping[str, Any]) -> list[Defence | None]:
+    """The defences of a part, by name and settings; none at all where it does not speak of them."""
+    if "defences" not in given:
+        return [None]
+    return [
+        _build(f"{where}.defences", settings, DEFENCES)
+        for settings in _list(f"{where}.defences", given["defences"])
+    ]
+
+
+def _defence_path(defence: Defence | None) -> tuple[str, ...]:
+    return () if defence is None else (re.sub(r"[^\w.]+", "-", title(defence)),)
+
+
+def _defence_columns(defence: Defence | None) -> dict[str, Any]:
+    """Name and settings of a defence as columns of records: defence, and one for each setting."""
+    if defence is None:
+        return {}
+    settings = describe(defence)
+    return {"defence": settings.pop("name"), **settings}
 
 
 def _build(where: str, settings: Any, known: Mapping[str, Any]) -> Any:
     """An object by its name in ``known`` and its settings."""
     given = dict(_table(where, settings, required=("name",), optional=None))
     built = known[require_choice(f"{where}.name", given.pop("name"), known)]
-    _require_keys(where, given, (), tuple(field.name for field in dataclasses.fields(built)))
+    fields = dataclasses.fields(built)
+    required = [field.name for field in fields if field.default is field.default_factory]  # both are missing
+    _require_keys(where, given, required, tuple(field.name for field in fields))
     return built(**given)
 
 
