@@ -206,7 +206,7 @@ def test_the_strongest_loss_must_win_both_ways_everywhere():
 
 def test_the_second_final_comparison_is_judged_by_its_own_records():
     level = attacks({"Strongest": 1e-4, "iDLG": 1e-4, "DLG": 0.1, "WDLG": 0.1})
-    winner = attacks({"Second": 1e-4, "iDLG": 0.1}, exploded=("iDLG",))
+    winner = attacks({"Second": 1e-4, "iDLG tuned": 0.1}, exploded=("iDLG tuned",))
     found = verdicts(attacks=level, second=winner)
     assert found["strongest-loss"].verdict == FAILED
     assert found["strongest-again"].verdict == REPRODUCED
