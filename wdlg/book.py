@@ -329,7 +329,8 @@ def _output_and_memory(process: subprocess.Popen[str]) -> tuple[str, int]:
     """What a process printed until its end, and the peak memory of the largest process below it, in bytes.
 
     The system itself counts it, for papermill and every process that it has waited for: the kernel is one of
-    them. Processes that ran side by side are not added up.
+    them. Processes that ran side by side are not added up, and none counts less than this process had used
+    when it started them.
     """
     assert process.stdout is not None
     with process.stdout as pipe:
