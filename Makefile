@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed-from-lock
 
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book slides pdf links test launched lint bench lock clean
+.PHONY: help book slides pdf links test launched browser lint bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -27,7 +27,10 @@ test: lint ## Check style, types and notebooks, then run the tests
 	@$(BIN)/python -m pytest
 
 launched: $(READY) ## Execute every notebook as launched: outside the repository, the package from a wheel
-	@WDLG_LAUNCHED=as-they-are $(BIN)/python -m pytest tests/test_launch.py
+	@WDLG_LAUNCHED=as-they-are $(BIN)/python -m pytest -m '' tests/test_launch.py
+
+browser: $(READY) ## Look at the built pages in a browser (after make book; needs a Chromium)
+	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/test_browser.py
 
 bench: $(READY) ## Measure the engine side by side with the plain way (about a quarter of an hour, on an idle machine)
 	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks

@@ -47,6 +47,7 @@ if MISSING and os.environ.get("WDLG_BROWSER") == "required":
     raise RuntimeError(f"WDLG_BROWSER is 'required', but there is {MISSING}")
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.skipif(bool(MISSING), reason=MISSING),
     pytest.mark.xdist_group("browser"),  # one browser serves all tests
 ]

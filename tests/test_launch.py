@@ -1,7 +1,8 @@
 """Every notebook as a reader launches it: alone in an empty folder, with the package installed from a wheel.
 
 The heavy dependencies are those of this environment; the package and its records come from the wheel alone.
-Attacks are few and short here. ``make launched`` runs the notebooks with the settings that they have.
+Here a few notebooks run with few and short attacks. ``make launched`` runs all of them, with the settings that
+they have.
 """
 
 import json
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 AS_THEY_ARE = os.environ.get("WDLG_LAUNCHED") == "as-they-are"
+
+IN_THE_SUITE = ("03_2_loss_function", "04_1_label_accuracy", "06_engine")
+"""A notebook that computes its own, one that runs a study, and one that reads what the wheel brings."""
 
 SMALL = {
     "evaluations": 40,
@@ -112,7 +116,13 @@ def test_the_wheel_has_all_that_is_committed_and_nothing_that_a_build_left(wheel
     assert wheel.stat().st_size < 25e6
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in IN_THE_SUITE else pytest.mark.launched)
+        for path in NOTEBOOKS
+    ],
+)
 def test_a_launched_notebook_runs_in_an_empty_folder(python, notebook, tmp_path):
     folder, home = tmp_path / "launched", tmp_path / "home"
     folder.mkdir()
