@@ -1,8 +1,8 @@
 """Every notebook as a reader launches it: alone in an empty folder, with the package installed from a wheel.
 
 The heavy dependencies are those of this environment; the package and its records come from the wheel alone.
-Here a few notebooks run with few and short attacks. ``make launched`` runs all of them, with the settings that
-they have.
+Here a few notebooks run with few and short attacks. ``make launched`` runs all of them, with the settings
+that they have.
 """
 
 import json
