@@ -324,7 +324,7 @@ def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, ta
 
 
 def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_path):
-    slow = "import time\nfrom pathlib import Path\ntime.sleep(60)\nPath('finished').touch()"
+    slow = "import time\nfrom pathlib import Path\ntime.sleep(300)\nPath('finished').touch()"
     root = checkout(
         tmp_path,
         {
@@ -336,11 +336,9 @@ def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_pat
     old = root / "book" / "_build" / "html" / "index.html"
     old.parent.mkdir(parents=True)
     old.write_text("the pages of an earlier build")
-    started = time.monotonic()
     with pytest.raises(book.BookError, match=r"01_introduction.*cell 4.*ZeroDivisionError: division by zero"):
         book.build(root=root)
-    assert time.monotonic() - started < 40, "the other notebook was waited for"
-    assert not list(root.rglob("finished"))
+    assert not list(root.rglob("finished")), "the other notebook was waited for"
     assert old.read_text() == "the pages of an earlier build"
 
 

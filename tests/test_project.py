@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from wdlg import data
 from wdlg.book import LAST, PROFILES, find_checkout, read_profile
+from wdlg.study.comparison import pooled
 from wdlg.study.ledger import from_store
 from wdlg.study.specification import load
 from wdlg.study.store import State, Store
@@ -318,7 +319,8 @@ def bound(goal):
 
 def test_the_readme_has_the_verdicts_of_the_records():
     readme = (ROOT / "README.md").read_text()
-    entries = from_store(load(ROOT / "studies" / "paper.yaml"), Store(ROOT / "results" / "paper"), command="")
+    study = load(ROOT / "studies" / "paper.yaml")
+    entries = from_store(study, Store(ROOT / "results" / "paper"), command="")
     for entry in entries:
         condition = f": {entry.result.condition}" if entry.result.condition else ""
         assert f"| {entry.claim} | **{entry.result.verdict}**{condition} |" in readme, entry.id
@@ -326,6 +328,9 @@ def test_the_readme_has_the_verdicts_of_the_records():
     gains = next(entry for entry in entries if entry.id == "strongest-loss").result.numbers
     for score in ("success", "calm"):
         assert "{mean:+.2f} [{low:.2f}, {high:.2f}]".format(**gains[score]["all"]) in readme
+    second = Store(ROOT / "results" / "paper").read_all(study.part("second") + study.part("second-lfw"))
+    for opponent in ("iDLG", "iDLG tuned"):
+        assert pooled(second, "success", "Second", opponent).text() in readme
 
 
 def test_committed_records_are_whole_and_of_their_studies():
