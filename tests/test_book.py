@@ -342,6 +342,26 @@ def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_pat
     assert old.read_text() == "the pages of an earlier build"
 
 
+@pytest.mark.parametrize("deaf", ["kernel", "both"])
+def test_what_does_not_end_when_asked_is_ended_with_all_that_it_started(tmp_path, monkeypatch, deaf):
+    """A kernel is in a group of its own, and may outlive what started it."""
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    kernel = ignore + "import time; print('there', flush=True); time.sleep(300)"
+    papermill = (ignore if deaf == "both" else "") + (
+        f"import subprocess, sys; subprocess.call([sys.executable, '-c', {kernel!r}], start_new_session=True)"
+    )
+    monkeypatch.setattr(book, "PATIENCE", 0.5)
+    execution = book._Execution(book.Checkout(tmp_path), {}, {}, ())
+    with subprocess.Popen(
+        [sys.executable, "-c", papermill], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout.readline() == "there\n"
+        execution.running.add(process)
+        execution.stop()
+        assert process.wait(timeout=60) == -(signal.SIGKILL if deaf == "both" else signal.SIGTERM)
+        assert process.stdout.read() == ""  # closed, so the one below has ended too
+
+
 def test_a_warning_of_the_page_build_stops_it_and_leaves_no_pages(tmp_path):
     root = checkout(
         tmp_path, {"00_summary": notebook(("text", "# Title\n\nSee {cite:p}`nobody1900nothing`."))}

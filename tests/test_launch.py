@@ -104,7 +104,8 @@ def test_the_launched_package_is_not_that_of_the_checkout(python, tmp_path):
 
 def test_the_wheel_has_all_that_is_committed_and_nothing_that_a_build_left(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    tracked = run(["git", "ls-files", "wdlg", "studies", "results", "benchmarks/*.json"], cwd=ROOT).split()
+    shipped = ("wdlg", "studies", "results", "benchmarks/*.json", "CITATION.cff")
+    tracked = run(["git", "ls-files", *shipped], cwd=ROOT).split()
     expected = {
         name if name.startswith("wdlg/") else f"wdlg/shipped/{name}"
         for name in tracked

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import yaml
 
 from wdlg import project
@@ -52,6 +53,9 @@ WORDS_A_MINUTE = 200
 
 HIDING = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 """Tags that say how much of a cell a page shows."""
+
+PATIENCE = 10.0
+"""Seconds that papermill and its kernel have to end when asked, once a build stops."""
 
 
 class BookError(Exception):
@@ -259,8 +263,8 @@ class _Execution:
         self.parameters = parameters
         self.environment = environment
         self.names = names
-        self.stopping = threading.Event()
-        self.lock = threading.Lock()
+        self.stopping = False
+        self.changed = threading.Condition()  # held by who reads or changes `stopping` and `running`
         self.running: set[subprocess.Popen[str]] = set()
         self.done = 0
 
@@ -280,27 +284,38 @@ class _Execution:
 
     def stop(self) -> None:
         """End every notebook that runs, with its kernel, and start no other."""
-        self.stopping.set()
-        with self.lock:
+        with self.changed:
+            self.stopping = True
+            # papermill dies without ending its kernel. A kernel ends itself once its parent is process 1, but
+            # orphans come to another process where one asks for them (systemd, containers, CI runners).
+            alive = [member for process in self.running for member in _family(process.pid)]
+            for member in alive:
+                with suppress(psutil.NoSuchProcess):
+                    member.terminate()
+            self.changed.wait_for(lambda: not self.running, timeout=PATIENCE)
             for process in self.running:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
+                    os.killpg(process.pid, signal.SIGSTOP)  # so that it starts no kernel from here on
+            alive += [member for process in self.running for member in _family(process.pid)]
+        for member in alive:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
 
     def execute(self, name: str) -> None:
         """Run one notebook in a process of its own."""
-        if self.stopping.is_set():
-            return
         target = self.checkout.executed / "notebooks" / f"{name}.ipynb"
         settings = target.with_suffix(".yaml")
-        settings.write_text(yaml.safe_dump(dict(self.parameters.get(name) or {})))
         command = [
             *(sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"),
             *("--kernel", "python3", "--cwd", str(target.parent), "--parameters_file", str(settings)),
             *(str(self.checkout.notebooks / target.name), str(target)),
         ]
-        click.echo(f"[{self.done}/{len(self.names)}] {name} started")
         started = time.perf_counter()
-        with self.lock:
+        with self.changed:
+            if self.stopping:
+                return
+            click.echo(f"[{self.done}/{len(self.names)}] {name} started")
+            settings.write_text(yaml.safe_dump(dict(self.parameters.get(name) or {})))
             process = subprocess.Popen(
                 command,
                 env=self.environment,
@@ -311,11 +326,12 @@ class _Execution:
             )
             self.running.add(process)
         output, memory = _output_and_memory(process)
-        with self.lock:
-            self.running.discard(process)
         settings.unlink()
-        if self.stopping.is_set():
-            return
+        with self.changed:
+            self.running.discard(process)
+            self.changed.notify_all()
+            if self.stopping:
+                return
         if process.returncode != 0:
             raise BookError(_failure(target) or f"notebook {name} failed:\n{output.strip()[-2000:]}")
         _finish(target, memory)
@@ -323,6 +339,15 @@ class _Execution:
         click.echo(f"[{self.done}/{len(self.names)}] {name} done in {time.perf_counter() - started:.0f} s")
         for line in _missing(target):
             click.echo(f"    {line}")
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and every process below it; none if it has ended."""
+    try:
+        head = psutil.Process(pid)
+        return [head, *head.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _output_and_memory(process: subprocess.Popen[str]) -> tuple[str, int]:
