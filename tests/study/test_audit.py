@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from small_study import CONTENT, small_study
 
 from wdlg import data
 from wdlg.errors import InputError
+from wdlg.evaluation import EXPLOSION
 from wdlg.study import audit as auditing
 from wdlg.study.audit import Finding, audit, compare
 from wdlg.study.runner import compute, run
@@ -119,6 +121,33 @@ def test_a_success_that_turned_into_a_failure_differs_late(study, filled):
     found["mse"] = row["mse"] / 1e6
     finding = compare("x", row, found, joint=False)
     assert finding.verdict == "differs late"
+
+
+@pytest.fixture(scope="module")
+def exploding(study):
+    """A cell of gradient descent with a rate so large that its first step leaves the images' range."""
+    cell = study.part("main")[0]
+    optimizer = dataclasses.replace(cell.attack.optimizer, learning_rate=1e4)
+    return dataclasses.replace(cell, attack=dataclasses.replace(cell.attack, optimizer=optimizer))
+
+
+def test_after_an_explosion_nothing_is_compared_and_until_then_all_is(exploding):
+    row = compute(exploding, data.load("digits")).iloc[0]
+    first = row["trace_mse"][0]
+    (exploded, *_) = np.flatnonzero(row["trace_mse"] > EXPLOSION * first)
+    assert 0 < exploded < auditing.START - 1
+
+    def verdict(place, factor):
+        found = row.copy()
+        for name in ("trace_mse", "trace_loss"):
+            found[name] = row[name].copy()
+            found[name][place] *= factor
+        return compare("x", row, found, joint=False).verdict
+
+    assert verdict(exploded + 1, 5.0) == "agrees"
+    assert verdict(exploded, 1 + auditing.TOLERANCES.explosion / 2) == "agrees"
+    assert verdict(exploded, 1 + auditing.TOLERANCES.explosion * 2) == "differs"
+    assert verdict(exploded - 1, 1 + auditing.TOLERANCES.start * 2) == "differs"
 
 
 def test_one_late_difference_may_be_rounding_and_many_may_not(study, filled):
