@@ -74,7 +74,7 @@ def as_table(entries: list[Entry]) -> pd.DataFrame:
     """The ledger as a table for a page."""
     return pd.DataFrame(
         {
-            "The paper claims": [entry.claim for entry in entries],
+            "Claim": [entry.claim for entry in entries],
             "Section": [entry.section for entry in entries],
             "Test": [entry.test for entry in entries],
             "Verdict": [_with_condition(entry.result) for entry in entries],
