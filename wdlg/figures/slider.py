@@ -27,8 +27,11 @@ SHOWN_WITHOUT_SCRIPT = 5
 """Frames of the figure that stands in for the slider where there is no HTML."""
 
 STYLE = """<style>
-.wdlg-slider-row { display: flex; gap: 0.5rem; margin: 0 0 0.5rem; }
-.wdlg-slider-row > div { flex: 1 1 0; min-width: 0; text-align: center; font-size: 0.85em; }
+.wdlg-slider-row { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr);
+  grid-template-rows: auto auto auto; column-gap: 0.5rem; margin: 0 0 0.5rem; }
+.wdlg-slider-row > div { display: grid; grid-row: span 3; grid-template-rows: subgrid; align-items: end;
+  text-align: center; font-size: 0.85em; }
+.wdlg-slider-row span { align-self: start; }
 .wdlg-slider-row img { width: 100%; image-rendering: pixelated; display: block; background: #fff; }
 .wdlg-slider label:not([hidden]) { display: flex; gap: 0.75rem; align-items: center; }
 .wdlg-slider input { flex: 1 1 auto; min-width: 6rem; }

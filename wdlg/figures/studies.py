@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from wdlg.figures.look import LOOKS, OTHER, Picture, legend_below
 from wdlg.study.statistics import share
@@ -23,7 +23,8 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
         titles: of the data sets, by name; one panel each.
         order: methods from top to bottom.
     """
-    figure = Picture(figsize=(3.2 * len(titles) + 2.2, 0.28 * len(order) + 1.2))
+    # Narrow, so that the many names stay legible on a phone.
+    figure = Picture(figsize=(1.8 * len(titles) + 2.2, 0.28 * len(order) + 1.2))
     panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     places = np.arange(len(order))[::-1]
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
@@ -41,6 +42,9 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
             )
         axes.set(xlabel="share of runs", title=title, xlim=(-0.03, 1.03))
         axes.set_yticks(places, order)
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
+        axes.xaxis.set_minor_locator(MultipleLocator(0.1))
+        axes.grid(True, axis="x", which="minor", linewidth=0.4)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     legend_below(figure)
     return figure
