@@ -6,12 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from wdlg import compiled
 from wdlg.attack import IDLG, Observation
 from wdlg.engine import Start, reconstruct
-from wdlg.losses import SquaredEuclidean
+from wdlg.losses import SquaredEuclidean, sinkhorn
+from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet
 from wdlg.optimizers import LBFGS
 
@@ -93,6 +96,45 @@ def test_the_squared_distance_and_its_derivatives_are_those_of_torch(dtype):
 def bumps(x):
     """A function whose second derivative changes its sign, so that some pairs are not remembered."""
     return (torch.sin(2 * x).sum(1) + 0.1 * x.square().sum(1)), 2 * torch.cos(2 * x) + 0.2 * x
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 14), st.sampled_from([0.1, 1.0, 10.0, 1e3]))
+def test_sinkhorns_iterations_stop_where_and_as_those_of_torch(seed, n, m, scale):
+    stream = torch.Generator().manual_seed(seed)
+    cost = scale * torch.rand(5, n, m, generator=stream, dtype=torch.float64) ** 3
+    ours = sinkhorn_plan(cost)
+    with compiled.turned_off():
+        theirs = sinkhorn_plan(cost)
+    # An exponent of scale / eps is known to so many units in the last place.
+    torch.testing.assert_close(ours, theirs, rtol=1e-9 + 1e-14 * scale / 0.1, atol=1e-12)
+    single = {"max_iterations": 37, "threshold": 1e-300}
+    close = {"rtol": 2e-4 + 1e-6 * scale / 0.1, "atol": 1e-6}
+    torch.testing.assert_close(
+        sinkhorn_plan(cost.float(), **single), sinkhorn_plan(cost, **single).float(), **close
+    )
+
+
+def test_what_leaves_the_safe_range_is_left_to_torch_and_right(monkeypatch):
+    """All rows are near the first column, and only the first row is near the others.
+
+    Scalings then grow by the number of points in each iteration.
+    """
+    left = []
+    in_step = sinkhorn._rounds
+    monkeypatch.setattr(sinkhorn, "_rounds", lambda *given: (left.append(len(given[0])), in_step(*given))[1])
+    easy = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    hard = torch.zeros(1, 9, 9, dtype=torch.float64)
+    hard[:, :, 1:] += 50
+    hard[:, 1:, 1:] += 50
+    limits = {"max_iterations": 30, "threshold": 1e-300}
+    alone = sinkhorn_plan(easy, **limits)
+    assert not left
+    together = sinkhorn_plan(torch.cat((easy[:1], hard, easy[1:])), **limits)
+    assert left == [1]
+    torch.testing.assert_close(together[::2], alone, rtol=0, atol=0)
+    in_log_domain = unrolled_sinkhorn_plan(hard, max_iterations=30)
+    torch.testing.assert_close(together[1:2], in_log_domain, rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("history", [3, 100])

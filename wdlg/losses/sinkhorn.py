@@ -14,6 +14,8 @@ from ot.batch import bregman_log_projection_batch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from wdlg import compiled
+
 ROUND = 10
 """Iterations between two looks at the stopping rule."""
 
@@ -30,10 +32,12 @@ def sinkhorn_plan(
 ) -> Tensor:
     """Entropic transport plans between uniform marginals: the iterates of Algorithm 2, without its underflow.
 
-    The first iteration is made in the log domain. It leaves a plan whose entries and row sums are moderate,
-    and the scalings of that plan are moderate too, so the next iterations are products of a matrix and a
-    vector instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
+    The first iteration takes the exponentials. It leaves a plan whose entries and row sums are moderate, and
+    the scalings of that plan are moderate too, so the next iterations are products of a matrix and a vector
+    instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
     nevertheless leave the safe range makes its round on POT's log-domain solver.
+
+    On the CPU the rounds are compiled (:mod:`wdlg.compiled.sinkhorn`), but for such problems.
 
     Args:
         cost: cost matrices (P, n, m) of P separate problems.
@@ -45,14 +49,56 @@ def sinkhorn_plan(
         Plans (P, n, m), without a graph. A problem that reached ``max_iterations`` may miss its first
         marginal; the second always holds to rounding.
     """
-    problems, n, m = cost.shape
     log_kernel = cost.detach() / -eps
-    log_u = -math.log(n) - torch.logsumexp(log_kernel, 2)
-    log_v = -math.log(m) - torch.logsumexp(log_kernel + log_u[:, :, None], 1)
-    plan = _absorb(log_kernel, log_u, log_v)
-    changed = torch.zeros_like(log_u[:, 0])
+    first = _first(log_kernel)
+    if not compiled.fits(log_kernel):
+        return _rounds(log_kernel, *first, max_iterations, threshold)
+    from wdlg.compiled.sinkhorn import rounds
+
+    plan = first[0]
+    left = torch.zeros(len(plan), dtype=torch.bool)
+    limits = (ROUND, MOST_IN_A_ROUND, MOST_BETWEEN_KERNELS)
+    compiled.run(rounds, log_kernel, *first, left, max_iterations, threshold, *limits)
+    if left.any():
+        hard = log_kernel[left]
+        plan[left] = _rounds(hard, *_first(hard), max_iterations, threshold)
+    return plan
+
+
+def _first(log_kernel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Plan (P, n, m) and log-scalings (P, n) and (P, m) after the first iteration.
+
+    Fourth, (P,): what the scalings have changed by since the plan's exponentials were taken.
+    """
+    _, n, m = log_kernel.shape
+    plan = log_kernel.softmax(2).div_(n)
+    log_u = plan.amax(2).log() - log_kernel.amax(2)
+    v = (m * plan.sum(1)).reciprocal_()
+    plan *= v[:, None, :]
+    log_v = v.log()
+    changed = log_v.abs().amax(1)
+    stale = ~(changed < MOST_BETWEEN_KERNELS)  # True for NaN and infinity too
+    if stale.any():
+        hard = log_kernel[stale]
+        log_v[stale] = -math.log(m) - torch.logsumexp(hard + log_u[stale][:, :, None], 1)
+        plan[stale] = _absorb(hard, log_u[stale], log_v[stale])
+        changed[stale] = 0.0
+    return plan, log_u, log_v, changed
+
+
+def _rounds(
+    log_kernel: Tensor,
+    plan: Tensor,
+    log_u: Tensor,
+    log_v: Tensor,
+    changed: Tensor,
+    max_iterations: int,
+    threshold: float,
+) -> Tensor:
+    """Plans after all further iterations, all problems in step."""
+    problems, n, _ = log_kernel.shape
     result = torch.empty_like(plan)
-    active = torch.arange(problems, device=cost.device)
+    active = torch.arange(problems, device=plan.device)
     done = 1
     while done < max_iterations:
         steps = min(ROUND - done % ROUND, max_iterations - done)
