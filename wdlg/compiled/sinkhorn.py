@@ -16,7 +16,6 @@ def rounds(  # type: ignore[no-untyped-def]
     log_u,
     log_v,
     changed,
-    left,
     max_iterations,
     threshold,
     a_round,
@@ -30,10 +29,11 @@ def rounds(  # type: ignore[no-untyped-def]
         plan: of the first iteration, (P, n, m); becomes the last plan.
         log_u, log_v: logarithms of its scalings, (P, n) and (P, m); go on with the plan.
         changed: what these have changed by since the plan was computed from the kernel, (P,).
-        left: (P,), becomes True where scalings left the safe range; the problem's plan is then worth nothing.
         max_iterations, threshold: when to stop.
         a_round: iterations between two looks at the threshold.
-        most_in_a_round, most_between: what log-scalings may change by in a round, and on one kernel.
+        most_in_a_round: scalings whose logarithms grow by more than this in a round are not safe; the round
+            is then made in the log domain.
+        most_between: when log-scalings have changed by more than this, the plan is computed from the kernel.
     """
     problems, n, m = plan.shape
     u, v, sums = np.empty(n, plan.dtype), np.empty(m, plan.dtype), np.empty(m, plan.dtype)
@@ -44,12 +44,13 @@ def rounds(  # type: ignore[no-untyped-def]
             steps = min(a_round - done % a_round, max_iterations - done)
             _iterate(plan[p], u, v, sums, steps)
             moved = _largest_log(u) + _largest_log(v)
-            if not moved < most_in_a_round:
-                left[p] = True
-                break
-            log_u[p] += np.log(u)
-            log_v[p] += np.log(v)
-            changed[p] += moved
+            if moved < most_in_a_round:
+                log_u[p] += np.log(u)
+                log_v[p] += np.log(v)
+                changed[p] += moved
+            else:
+                _iterate_logarithms(log_kernel[p], log_u[p], log_v[p], sums, steps)
+                changed[p] = np.inf
             done += steps
             if changed[p] > most_between:
                 changed[p] = 0
@@ -94,6 +95,32 @@ def _iterate(plan, u, v, sums, steps):  # type: ignore[no-untyped-def]
                 sums[j] += scale * row[j]
         for j in range(m):
             v[j] = 1 / (m * sums[j])
+
+
+@compile_loops
+def _iterate_logarithms(log_kernel, log_u, log_v, sums, steps):  # type: ignore[no-untyped-def]
+    """The same iterations from log_u and log_v, in the log domain."""
+    n, m = log_kernel.shape
+    largest = np.empty_like(sums)
+    for _ in range(steps):
+        sums[:] = 0
+        largest[:] = -np.inf
+        for i in range(n):
+            row = log_kernel[i]
+            top = row[0] + log_v[0]
+            for j in range(m):
+                top = max(top, row[j] + log_v[j])
+            total = 0.0
+            for j in range(m):
+                total += math.exp(row[j] + log_v[j] - top)
+            log_u[i] = -math.log(n) - top - math.log(total)
+            for j in range(m):
+                largest[j] = max(largest[j], row[j] + log_u[i])
+        for i in range(n):
+            for j in range(m):
+                sums[j] += math.exp(log_kernel[i, j] + log_u[i] - largest[j])
+        for j in range(m):
+            log_v[j] = -math.log(m) - largest[j] - math.log(sums[j])
 
 
 @compile_loops

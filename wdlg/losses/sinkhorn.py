@@ -35,9 +35,9 @@ def sinkhorn_plan(
     The first iteration takes the exponentials. It leaves a plan whose entries and row sums are moderate, and
     the scalings of that plan are moderate too, so the next iterations are products of a matrix and a vector
     instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
-    nevertheless leave the safe range makes its round on POT's log-domain solver.
+    nevertheless leave the safe range makes its round in the log domain.
 
-    On the CPU the rounds are compiled (:mod:`wdlg.compiled.sinkhorn`), but for such problems.
+    On the CPU the rounds are compiled (:mod:`wdlg.compiled.sinkhorn`), elsewhere all problems go in step.
 
     Args:
         cost: cost matrices (P, n, m) of P separate problems.
@@ -55,14 +55,10 @@ def sinkhorn_plan(
         return _rounds(log_kernel, *first, max_iterations, threshold)
     from wdlg.compiled.sinkhorn import rounds
 
-    plan = first[0]
-    left = torch.zeros(len(plan), dtype=torch.bool)
-    limits = (ROUND, MOST_IN_A_ROUND, MOST_BETWEEN_KERNELS)
-    compiled.run(rounds, log_kernel, *first, left, max_iterations, threshold, *limits)
-    if left.any():
-        hard = log_kernel[left]
-        plan[left] = _rounds(hard, *_first(hard), max_iterations, threshold)
-    return plan
+    compiled.run(
+        rounds, log_kernel, *first, max_iterations, threshold, ROUND, MOST_IN_A_ROUND, MOST_BETWEEN_KERNELS
+    )
+    return first[0]
 
 
 def _first(log_kernel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
