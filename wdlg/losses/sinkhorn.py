@@ -37,7 +37,7 @@ def sinkhorn_plan(
     instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
     nevertheless leave the safe range makes its round in the log domain.
 
-    On the CPU the rounds are compiled (:mod:`wdlg.compiled.sinkhorn`), elsewhere all problems go in step.
+    On the CPU the rounds are compiled (``wdlg.compiled.sinkhorn``), elsewhere all problems go in step.
 
     Args:
         cost: cost matrices (P, n, m) of P separate problems.
