@@ -1,15 +1,22 @@
-"""What is attacked in the measurements: random images, since speed does not depend on what an image shows."""
+"""What is attacked in the measurements.
+
+Random images, since speed does not depend on what an image shows; or those of the quick book.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from wdlg import data
 from wdlg.attack import Observation
 from wdlg.engine import Start
 from wdlg.networks import LeNet
+from wdlg.study import draw, specification
+from wdlg.study.specification import AttackCell
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,21 @@ class Problem:
             torch.randn(images.shape, generator=stream),
             torch.randn(self.attacks, self.classes, generator=stream),
         )
+
+
+@dataclass(frozen=True)
+class BookProblem:
+    """A cell of the quick book's study: its images, networks and dummies."""
+
+    cell: AttackCell
+
+    def start(self) -> Start:
+        """What the attacker sees, and the dummies."""
+        cases = draw(data.load(self.cell.dataset), self.cell.design)
+        return Start(cases.exact(), cases.dummy_images, cases.dummy_labels)
+
+
+def of_the_quick_book(method: str) -> list[BookProblem]:
+    """The attacks of one method in the part of the study that most chapters show."""
+    study = specification.load(Path(__file__).parents[1] / "studies" / "quick.yaml")
+    return [BookProblem(cell) for cell in study.part("main") if cell.attack.name == method]
