@@ -157,7 +157,7 @@ GOALS = {
         "engine against one image at a time, 5,749 classes", engine_against_loop_many_classes, 30, 60
     ),
     "quick-book": Goal(
-        "the quick book's attacks against one image at a time", quick_book_against_loop, 5, 10
+        "the quick book's iDLG attacks against one image at a time", quick_book_against_loop, 5, 10
     ),
     "wasserstein": Goal("WDCA against POT layer by layer", wasserstein_against_pot, 50, 200),
     "wdlg": Goal("WDLG against iDLG in the engine", wdlg_against_idlg, 0.25, 0.5),
