@@ -6,7 +6,7 @@ whose exponential is vectorised, and so is an output layer that all attacks shar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,43 @@ from torch.autograd.function import once_differentiable
 
 from wdlg.compiled import convolution as loops
 from wdlg.compiled import output_layer, run
-
-if TYPE_CHECKING:
-    from wdlg.convolution import Convolution
-    from wdlg.networks import LeNet, Parameters
+from wdlg.convolution import Convolution
+from wdlg.output_layer import OutputLayer
 
 ACTIVATION_NUMBERS = {"sigmoid": 0, "relu": 1, "tanh": 2}
+
+
+class Architecture(Protocol):
+    """What the passes need to know of a ``wdlg.networks.LeNet``."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def convolutions(self) -> tuple[Convolution, ...]: ...
+
+    def activate(self, sums: Tensor) -> Tensor: ...
+
+
+class Weights(Protocol):
+    """What they need of its weights, ``wdlg.networks.Parameters``."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def biases(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def with_biases(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def output_layer(self) -> OutputLayer: ...
 
 
 class CompiledPass(torch.autograd.Function):
@@ -27,7 +58,7 @@ class CompiledPass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, target: Tensor, network: LeNet, parameters: Parameters
+        ctx: Any, images: Tensor, target: Tensor, network: Architecture, parameters: Weights
     ) -> tuple[Tensor, ...]:
         count = len(images)
         matrices = parameters.with_biases
