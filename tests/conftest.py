@@ -3,8 +3,10 @@
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 from wdlg import data
+from wdlg.pdf import find_browser
 
 # One torch thread per test process: two multi-threaded processes on two cores get in each other's way.
 torch.set_num_threads(1)
@@ -26,3 +28,12 @@ def digits():
 def faces():
     """The embedded faces."""
     return data.load("faces")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, for tests that are skipped where there is none."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -21,7 +21,6 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
 from wdlg.pdf import find_browser
 
@@ -94,14 +93,6 @@ class Look:
     headings: dict = field(default_factory=dict)
     barriers: dict = field(default_factory=dict)
     loaded: set = field(default_factory=set)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import yaml
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from test_browser import BROWSER, PAGES
 
 from wdlg import book
@@ -166,14 +165,6 @@ def test_no_measured_number_is_typed_on_a_slide(path):
     for slide in read_lecture(path)["slides"]:
         typed = " ".join([slide["title"], *slide["text"], slide.get("notes", "")]).replace('"100 %"', "")
         assert not re.search(r"\d", typed), typed
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.xdist_group("browser")
