@@ -16,7 +16,7 @@ from small_study import CONTENT, small_study
 
 from wdlg.errors import InputError
 from wdlg.study.runner import compute, run, status
-from wdlg.study.store import METADATA_KEY, SET_ASIDE, State, Store
+from wdlg.study.store import METADATA_KEY, SET_ASIDE, State, Store, provenance
 
 TIMES = ["seconds"]
 
@@ -50,6 +50,19 @@ def test_every_cell_is_stored_with_settings_and_provenance(filled):
         assert metadata["settings"]["dataset"] == "digits"
         for name in ("torch", "numpy", "python", "device", "revision", "sample", "wall_seconds"):
             assert metadata[name]
+
+
+def test_the_revision_is_that_of_the_code_that_computed_not_of_a_later_commit(tmp_path, digits, monkeypatch):
+    commits = iter(["computed here", "committed while it ran"])
+    monkeypatch.setattr("wdlg.study.store._revision", lambda: next(commits))
+    provenance.cache_clear()
+    cell = small_study().part("main")[0]
+    records = compute(cell, digits, only=[0])
+    assert next(commits) == "committed while it ran"
+    store = Store(tmp_path)
+    store.write(cell, records, wall_seconds=1.0, sample=digits.digest())
+    provenance.cache_clear()
+    assert store.metadata(cell)["revision"] == "computed here"
 
 
 def test_records_are_those_of_the_attack(filled, digits):

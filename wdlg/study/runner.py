@@ -29,7 +29,7 @@ from wdlg.study.cases import Cases, draw
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
-from wdlg.study.store import State, Store
+from wdlg.study.store import State, Store, provenance
 
 SUCCESS = SUCCESS_THRESHOLDS[0]
 
@@ -139,6 +139,7 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
         sample: the images of its data set.
         only: the numbers of the attacks of the cell that are wanted; None for all.
     """
+    provenance()  # now and not when the records are written: the checkout may have moved on by then
     with _one_thread():
         if isinstance(cell, LabelCell):
             return compare_rules(
