@@ -1,0 +1,242 @@
+"""`wdlg attack` and `wdlg labels`: what one shared gradient, or many, give away."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wdlg.cli.options import (
+    data_dir_option,
+    json_option,
+    json_text,
+    option,
+    seed_option,
+)
+from wdlg.errors import InputError, require_choice, require_count
+
+dataset_option = option("--dataset", metavar="NAME", required=True, help="Data set; see `wdlg data list`.")
+defence_option = option(
+    "--defence",
+    metavar="NAME,SETTING=VALUE",
+    help="What is done to the gradient before it is sent: noise,level=0.01; pruning,share=0.9; "
+    "rounding,format=float16; quantisation,bits=8; clipped_noise,clip=1,multiplier=0.01.",
+)
+
+
+@click.command()
+@dataset_option
+@option("--index", type=int, metavar="I", help="Which image of the data set, from 0.  [default: 0]")
+@option(
+    "--method",
+    metavar="dlg|idlg|wdlg",
+    required=True,
+    help="dlg optimises image and label; idlg reads the label off the last layer's weights; wdlg off its "
+    "biases, and matches gradients with a Wasserstein distance.",
+)
+@option("--image", metavar="FILE", help="Attack a picture of your own, of the data set's size.")
+@option("--label", type=int, metavar="L", help="The class of the picture given with --image.")
+@seed_option
+@option(
+    "--evaluations", type=int, default=2400, metavar="N", help="The most gradient evaluations of the attack."
+)
+@option("--learning-rate", type=float, default=1.0, metavar="R", help="Learning rate of L-BFGS.")
+@defence_option
+@option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
+@option("--device", metavar="cpu|cuda", default="cpu", help="Where the attack computes.")
+@data_dir_option
+@json_option
+def attack(
+    dataset: str,
+    index: int | None,
+    method: str,
+    image: str | None,
+    label: int | None,
+    seed: int,
+    evaluations: int,
+    learning_rate: float,
+    defence: str | None,
+    figure: str | None,
+    device: str,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Attack one image: share its gradient, then recover the image from it.
+
+    Example:  wdlg attack --dataset digits --index 3 --method idlg --figure leak.png
+    """
+    from wdlg import data, defences
+    from wdlg.attack import METHODS, with_settings
+    from wdlg.engine import require_device
+    from wdlg.study import Design, draw, run_paired
+
+    against = _defence(defence)
+    chosen = with_settings(
+        METHODS[require_choice("--method", method, METHODS)],
+        evaluations=require_count("--evaluations", evaluations),
+        learning_rate=learning_rate,
+    )
+    target = None if figure is None else _writable_png(figure)
+    require_device("--device", device)
+    if image is None:
+        if label is not None:
+            raise InputError(f"--label is {label}, but is allowed only together with --image.")
+        sample = data.load(dataset, data_dir)
+        position = require_count("--index", 0 if index is None else index, at_least=0, below=len(sample))
+    else:
+        if index is not None:
+            raise InputError(f"--index is {index}, but must be left out when --image is given.")
+        sample, position = _own_picture(dataset, image, label), 0
+    cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position, defence=against))
+    outcome = run_paired(cases, [chosen], device=device, progress=sys.stderr.isatty())
+    row = outcome.records.iloc[0]
+    result = {
+        "dataset": dataset,
+        "index": None if image else position,
+        "method": method,
+        **{
+            name: row[name]
+            for name in (
+                *("label_true", "label_recovered", "status", "iterations", "evaluations", "seconds"),
+                *("loss", "mse", "psnr", "ssim"),
+                *(() if against is None else ("relative_error", "cosine")),
+            )
+        },
+        **({} if against is None else {"defence": defences.title(against)}),
+    }
+    if target is not None:
+        from wdlg.figures import save, single_attack
+
+        save(single_attack(outcome, chosen.name, start=cases.dummy_images.numpy()), target)
+    if as_json:
+        click.echo(json_text(result))
+        return
+    from wdlg.attack import Status
+
+    names = sample.class_names
+    meaning = Status[str(row["status"]).upper()].meaning
+    click.echo(f"{chosen.name} on {dataset}, {'your picture' if image else f'image {position}'}")
+    if against is not None:
+        click.echo(
+            f"  defence    {result['defence']}: relative error {result['relative_error']:.2g}, "
+            f"cosine {result['cosine']:.3f}"
+        )
+    click.echo(
+        f"  label      {_class(result['label_true'], names)} was recovered as "
+        f"{_class(result['label_recovered'], names)}"
+    )
+    click.echo(f"  status     {result['status']}: {meaning}")
+    click.echo(
+        f"  work       {result['evaluations']} gradient evaluations in {result['iterations']} "
+        f"iterations, {result['seconds']:.1f} s"
+    )
+    click.echo(f"  loss       {result['loss']:.3g}")
+    click.echo(
+        f"  image      MSE {result['mse']:.3g}, PSNR {result['psnr']:.1f} dB, SSIM {result['ssim']:.3f}"
+    )
+    if target is not None:
+        click.echo(f"  figure     {target}")
+
+
+@click.command()
+@dataset_option
+@option("--images", type=int, default=100, metavar="N", help="Gradients to read, each of a new network.")
+@option("--activation", metavar="sigmoid|relu|tanh", default="sigmoid", help="Activation of the networks.")
+@defence_option
+@seed_option
+@data_dir_option
+@json_option
+def labels(
+    dataset: str,
+    images: int,
+    activation: str,
+    defence: str | None,
+    seed: int,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Compare the two label rules: WDLG's bias_sign and iDLG's row_sum.
+
+    With --defence, also bias_min: the least entry of the bias's gradient, whatever the other signs.
+
+    Example:  wdlg labels --dataset digits --images 200 --activation tanh
+    """
+    from wdlg import data, defences
+    from wdlg.labels import ANALYTIC
+    from wdlg.networks import ACTIVATIONS
+    from wdlg.study import compare_rules
+    from wdlg.study.labels import summarise
+
+    require_choice("--activation", activation, ACTIVATIONS)
+    require_count("--images", images)
+    against = _defence(defence)
+    table = compare_rules(
+        data.load(dataset, data_dir),
+        images=images,
+        activation=activation,
+        seed=seed,
+        rules=("bias_sign", "row_sum") if against is None else ANALYTIC,
+        defence=against,
+        progress=sys.stderr.isatty(),
+    )
+    rules = summarise(table)
+    named = {} if against is None else {"defence": defences.title(against)}
+    if as_json:
+        click.echo(json_text({"dataset": dataset, "activation": activation, **named, "rules": rules}))
+        return
+    click.echo(", ".join((dataset, f"{images} gradients", f"{activation} networks", *named.values())))
+    for name, rule in rules.items():
+        click.echo(
+            f"  {name:<10} {100 * rule['accuracy']:6.2f} % right, {rule['undecided']} undecided, "
+            f"{rule['steps']:,} steps and {1e6 * rule['seconds']:,.0f} µs a gradient"
+        )
+
+
+def _defence(text: str | None) -> Any:
+    """The defence that --defence names, or None."""
+    from wdlg import defences
+
+    try:
+        return None if text is None else defences.parse(text)
+    except InputError as error:
+        raise InputError(f"--defence {text!r}: {error}") from None
+
+
+def _own_picture(dataset: str, image: str, label: int | None) -> Any:
+    """A sample of the user's one picture, with the catalogue's classes of that data set."""
+    import numpy as np
+
+    from wdlg import data
+
+    entry = data.CATALOGUE[require_choice("--dataset", dataset, data.CATALOGUE)]
+    if label is None:
+        raise InputError(f"--label is missing, but --image needs one, from 0 to {entry.num_classes - 1}.")
+    require_count("--label", label, at_least=0, below=entry.num_classes)
+    return data.Sample(
+        name=dataset,
+        images=data.read_image(image, entry.shape)[None],
+        labels=np.array([label]),
+        class_names=(),
+        num_classes=entry.num_classes,
+        split=np.array(["own"]),
+        source=np.array([image]),
+    )
+
+
+def _writable_png(figure: str) -> Path:
+    """The path of the figure, checked before the work starts."""
+    path = Path(figure)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--figure is {figure!r}, but must end in .png.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--figure is {figure!r}, but its folder must exist and be writable.")
+    return path
+
+
+def _class(label: int, names: tuple[str, ...]) -> str:
+    if label < 0:
+        return "undecided"
+    return f"{label} ({names[label]})" if label < len(names) and names[label] != str(label) else str(label)

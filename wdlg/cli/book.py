@@ -1,0 +1,50 @@
+"""`wdlg book`, `wdlg slides` and `wdlg pdf`: make the book."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from wdlg.cli.options import data_dir_option, option
+
+
+@click.command("book")
+@option(
+    "--profile",
+    metavar="quick|paper",
+    default="quick",
+    help="quick computes everything on embedded images; paper uses the five data sets of the paper.",
+)
+@option("--jobs", type=int, metavar="N", help="Notebooks that run side by side.  [default: the cores]")
+@data_dir_option
+def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
+    """Execute the notebooks and build the book. Run it in a checkout of the repository."""
+    from wdlg import book
+
+    try:
+        book.build(profile, data_dir=data_dir, jobs=jobs)
+    except book.BookError as error:
+        click.echo(f"wdlg: {error}", err=True)
+        sys.exit(1)
+
+
+@click.command("slides")
+def slides_command() -> None:
+    """Make the slides of the lectures in book/slides again, from the pages of the last `wdlg book`."""
+    from wdlg import book
+
+    for path in book.slides():
+        click.echo(path)
+
+
+@click.command("pdf")
+def pdf_command() -> None:
+    """Print the built book into one PDF, book/_build/wdlg.pdf. Needs `wdlg book` first, and a Chromium."""
+    from wdlg import book, pdf
+
+    try:
+        pdf.make()
+    except book.BookError as error:
+        click.echo(f"wdlg: {error}", err=True)
+        sys.exit(1)

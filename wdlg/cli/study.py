@@ -1,0 +1,174 @@
+"""`wdlg study`: run a study, see how far it is, check its records, judge the claims."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wdlg.cli.options import data_dir_option, json_option, json_text, option
+from wdlg.errors import require_count
+
+
+@click.group("study")
+def study_group() -> None:
+    """Run a study from its file, see how far it is, check its records, judge the paper's claims."""
+
+
+def _study_options(command: Any) -> Any:
+    """The argument STUDY and the option --store, which all study commands take."""
+    store = option("--store", metavar="DIR", help="Folder of the records.  [default: results/NAME]")
+    return click.argument("study", metavar="STUDY")(store(command))
+
+
+def _open_study(study: str, store: str | None) -> tuple[Any, Any]:
+    """The study and its store."""
+    from wdlg.study.specification import load
+    from wdlg.study.store import Store
+
+    loaded = load(study)
+    return loaded, Store(Path(store or Path("results", loaded.name)))
+
+
+@study_group.command("run")
+@_study_options
+@option("--part", "parts", multiple=True, metavar="NAME", help="Only this part; may be given again.")
+@option("--processes", type=int, metavar="N", help="Cells side by side.  [default: the cores]")
+@data_dir_option
+def study_run(
+    study: str, store: str | None, parts: tuple[str, ...], processes: int | None, data_dir: str | None
+) -> None:
+    """Compute the cells that the store does not hold yet. May be stopped at any time, and run again.
+
+    Example:  wdlg study run studies/paper.yaml --part main
+    """
+    from wdlg.study.runner import run
+
+    loaded, records = _open_study(study, store)
+    remarks = run(
+        loaded, records, data_dir=data_dir, parts=parts, processes=processes, progress=sys.stderr.isatty()
+    )
+    for remark in remarks:
+        click.echo(f"wdlg: {remark}", err=True)
+    click.echo(f"{loaded.name}: everything that can be computed here is in {records.folder}.")
+
+
+@study_group.command("status")
+@_study_options
+@option("--processes", type=int, metavar="N", help="For the time left.  [default: the cores]")
+@json_option
+def study_status(study: str, store: str | None, processes: int | None, as_json: bool) -> None:
+    """Show what is done, what is left, and the time that it will take."""
+    from wdlg.study.runner import status
+
+    loaded, records = _open_study(study, store)
+    count = require_count("--processes", (os.cpu_count() or 1) if processes is None else processes)
+    rows, remarks = status(loaded, records)
+    times = [row.seconds_left for row in rows]
+    known = None if None in times else sum(filter(None, times)) / count
+    if as_json:
+        groups = [
+            {
+                "group": "/".join(row.group),
+                "done": row.done,
+                "cells": row.cells,
+                "attacks": row.attacks,
+                "successes": row.successes,
+                "seconds_left": row.seconds_left,
+            }
+            for row in rows
+        ]
+        click.echo(
+            json_text({"study": loaded.name, "groups": groups, "seconds_left": known, "remarks": remarks})
+        )
+        return
+    for row in rows:
+        share = f"{row.successes}/{row.attacks} successes" if row.attacks else ""
+        left = "" if row.done == row.cells else f"  {_duration(row.seconds_left)} of computing left"
+        click.echo(f"{'/'.join(row.group):<44} {row.done:>4}/{row.cells:<4} cells  {share}{left}")
+    for remark in remarks:
+        click.echo(f"wdlg: {remark}", err=True)
+    if any(row.done < row.cells for row in rows):
+        click.echo(f"Left with {count} processes: {_duration(known)}.")
+
+
+@study_group.command("audit")
+@_study_options
+@option("--attacks", type=int, default=20, metavar="N", help="How many stored attacks are recomputed.")
+@option("--seed", type=int, metavar="S", help="Decides which.  [default: others every time]")
+@data_dir_option
+@json_option
+def study_audit(
+    study: str, store: str | None, attacks: int, seed: int | None, data_dir: str | None, as_json: bool
+) -> None:
+    """Check the digest of every file, recompute a random few of the attacks, and compare.
+
+    Exit code 1 if the records do not stand. The book's status page shows the report that is kept in
+    results/audit.json:  wdlg study audit studies/paper.yaml --json > results/audit.json
+    """
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from wdlg.study.audit import TOLERANCES, audit
+    from wdlg.study.store import provenance
+
+    loaded, records = _open_study(study, store)
+    report = audit(
+        loaded, records, attacks=attacks, seed=seed, data_dir=data_dir, progress=sys.stderr.isatty()
+    )
+    if as_json:
+        click.echo(
+            json_text(
+                {
+                    "study": loaded.name,
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seed": seed,
+                    "audited_by": provenance(),
+                    "passed": report.passed,
+                    "tolerances": asdict(TOLERANCES),
+                    "bad_files": list(report.bad_files),
+                    "findings": [asdict(finding) for finding in report.findings],
+                }
+            )
+        )
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.verdict:<13} {finding.attack}  {finding.detail}".rstrip())
+        for text in report.bad_files:
+            click.echo(f"bad file      {text}")
+        agreeing = sum(finding.verdict == "agrees" for finding in report.findings)
+        outcome = "the records stand" if report.passed else "the records do not stand"
+        click.echo(f"{agreeing} of {len(report.findings)} attacks agree within the tolerances: {outcome}.")
+    if not report.passed:
+        sys.exit(1)
+
+
+@study_group.command("report")
+@_study_options
+@json_option
+def study_report(study: str, store: str | None, as_json: bool) -> None:
+    """Judge the paper's claims by the records of a study: the claims ledger."""
+    from wdlg.study.ledger import from_store
+
+    loaded, records = _open_study(study, store)
+    entries = from_store(loaded, records, command=f"wdlg study run {study}")
+    if as_json:
+        click.echo(json_text([entry.as_json() for entry in entries]))
+        return
+    for entry in entries:
+        condition = f" ({entry.result.condition})" if entry.result.condition else ""
+        click.echo(f"{entry.id}: {entry.claim}")
+        click.echo(f"  {entry.result.verdict}{condition}")
+        click.echo(f"  {entry.result.summary}")
+
+
+def _duration(seconds: float | None) -> str:
+    """A time in words: "unknown", "40 s", "12 min", "3.5 h"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
