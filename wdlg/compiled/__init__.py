@@ -8,11 +8,15 @@ holds. They compute what the torch code beside them computes, to rounding, and a
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from torch import Tensor
 
@@ -65,9 +69,62 @@ def compile_loops(function: Callable[..., Any]) -> Any:
 
     Sums may be reordered and products fused with sums, without which no loop over numbers would use the
     vector units; NaN and infinity behave as always. Division by zero gives infinity, as in torch.
+
+    What it calls must be of :func:`compile_part`. Where no folder can be written to, nothing is kept.
     """
+    return _compiler(cache=True)(function)
+
+
+def compile_part(function: Callable[..., Any]) -> Any:
+    """A part of a compiled loop: its machine code is always inside that of the loop that calls it.
+
+    A part compiled apart would be there twice, alone and within its caller, and rounded differently; which of
+    the two a process takes would depend on whether it has compiled them or found them on disk.
+    """
+    return _compiler(forceinline=True)(function)
+
+
+def _compiler(*, cache: bool = False, **settings: Any) -> Callable[..., Any]:
     import numba  # takes half a second, which a command that attacks nothing need not wait for
 
-    return numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True)(
-        function
-    )
+    settings |= {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "nogil": True}
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        folder = _kept_in() if cache else None
+        if folder is None:
+            return numba.njit(**settings)(function)
+        # numba asks for its folder when a function is declared, and only then.
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+        try:
+            return numba.njit(cache=True, **settings)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compiled
+
+
+@cache
+def _kept_in() -> Path | None:
+    """The folder of the machine code, or None if none can be written to.
+
+    It is one for each state of these sources, since numba looks for changes in a function's own file only, and
+    not in the files of its parts.
+    """
+    import numba
+
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), here.with_name("convolution.py")]
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    for place in (
+        *filter(None, (numba.config.CACHE_DIR,)),
+        here / "__pycache__",
+        platformdirs.user_cache_path("wdlg"),
+    ):
+        folder = Path(place, f"compiled-{state[:16]}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            continue
+        return folder
+    return None

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from wdlg.compiled import compile_loops
+from wdlg.compiled import compile_loops, compile_part
 from wdlg.compiled.vectors import add_run, copy_run
 from wdlg.convolution import KERNEL, PADDING
 
 WINDOW = KERNEL * KERNEL
 
 
-@compile_loops
+@compile_part
 def slope(activation, value):  # type: ignore[no-untyped-def]
     """Derivative of an activation from its value."""
     if activation == 0:
@@ -31,7 +31,7 @@ def slope(activation, value):  # type: ignore[no-untyped-def]
     return 1 - value * value
 
 
-@compile_loops
+@compile_part
 def slope_change(activation, value):  # type: ignore[no-untyped-def]
     """Derivative of :func:`slope` by the value."""
     if activation == 0:
@@ -41,7 +41,7 @@ def slope_change(activation, value):  # type: ignore[no-untyped-def]
     return -2 * value
 
 
-@compile_loops
+@compile_part
 def room(like, matrices, shape, bias_input):  # type: ignore[no-untyped-def]
     """A frame of zeros for an input with its padding, and patches (places, 25 * channels + 1)."""
     _, _, channels, stride, rows, columns = shape
@@ -51,7 +51,7 @@ def room(like, matrices, shape, bias_input):  # type: ignore[no-untyped-def]
     return frame, patches
 
 
-@compile_loops
+@compile_part
 def patches_of(inputs, shape, frame, patches):  # type: ignore[no-untyped-def]
     """Write what each output place sees into all columns of ``patches`` but the last."""
     height, width, channels, stride, rows, columns = shape
@@ -76,7 +76,7 @@ def patches_of(inputs, shape, frame, patches):  # type: ignore[no-untyped-def]
             to += 1
 
 
-@compile_loops
+@compile_part
 def add_window_row(target, start, source, source_start, count):  # type: ignore[no-untyped-def]
     """Add one row of a patch: 5 places of 12 channels, of 3, or of another number."""
     if count == 60:
@@ -88,7 +88,7 @@ def add_window_row(target, start, source, source_start, count):  # type: ignore[
             target[start + i] += source[source_start + i]
 
 
-@compile_loops
+@compile_part
 def add_patches(patches, shape, frame, inputs):  # type: ignore[no-untyped-def]
     """The reverse of :func:`patches_of`: at each place of the input the sum of what all patches say of it."""
     height, width, channels, stride, rows, columns = shape

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from wdlg.compiled import compile_loops
+from wdlg.compiled import compile_loops, compile_part
 
 
-@compile_loops
+@compile_part
 def products(s, y, gradient, change):  # type: ignore[no-untyped-def]
     """``s·gradient, s·change, y·gradient, y·change``, reading each vector once."""
     s_gradient = s_change = y_gradient = y_change = s[0] * 0
@@ -23,7 +23,7 @@ def products(s, y, gradient, change):  # type: ignore[no-untyped-def]
     return s_gradient, s_change, y_gradient, y_change
 
 
-@compile_loops
+@compile_part
 def add_pairs(direction, S, Y, by_S, by_Y, used):  # type: ignore[no-untyped-def]
     """Add ``by_Y @ Y - by_S @ S`` over the used slots, four pairs to a pass over the direction.
 
@@ -45,7 +45,7 @@ def add_pairs(direction, S, Y, by_S, by_Y, used):  # type: ignore[no-untyped-def
             direction[i] += a0 * y0[i] - c0 * s0[i]
 
 
-@compile_loops
+@compile_part
 def solve(SY, YY, S_gradient, Y_gradient, scale, oldest, used, alpha, c, right):  # type: ignore[no-untyped-def]
     """The two triangular systems of the compact form; ``alpha`` and ``c`` by slot, ``right`` is room to work.
 
@@ -71,7 +71,7 @@ def solve(SY, YY, S_gradient, Y_gradient, scale, oldest, used, alpha, c, right):
             right[j] -= SY[i, j] * c[i]
 
 
-@compile_loops
+@compile_part
 def differences(g, before, d, step, s, y):  # type: ignore[no-untyped-def]
     """Write the pair ``s``, ``y``; then ``max |g|``, ``sum |g|``, ``max |d|``, ``y·s`` and ``y·y``."""
     largest = total = largest_move = curvature = squared = g[0] * 0
@@ -86,7 +86,7 @@ def differences(g, before, d, step, s, y):  # type: ignore[no-untyped-def]
     return largest, total, largest_move, curvature, squared
 
 
-@compile_loops
+@compile_part
 def new_direction(  # type: ignore[no-untyped-def]
     g, s, y, S, Y, SY, YY, remember, taken, scale, numbers, direction
 ):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from wdlg.compiled import compile_loops
+from wdlg.compiled import compile_loops, compile_part
 
 
 @compile_loops
@@ -60,7 +60,7 @@ def rounds(  # type: ignore[no-untyped-def]
             missing = _missing(plan[p], log_u[p])
 
 
-@compile_loops
+@compile_part
 def _iterate(plan, u, v, sums, steps):  # type: ignore[no-untyped-def]
     """Scalings u and v of the plan after some iterations from 1.
 
@@ -97,7 +97,7 @@ def _iterate(plan, u, v, sums, steps):  # type: ignore[no-untyped-def]
             v[j] = 1 / (m * sums[j])
 
 
-@compile_loops
+@compile_part
 def _iterate_logarithms(log_kernel, log_u, log_v, sums, steps):  # type: ignore[no-untyped-def]
     """The same iterations from log_u and log_v, in the log domain."""
     n, m = log_kernel.shape
@@ -123,7 +123,7 @@ def _iterate_logarithms(log_kernel, log_u, log_v, sums, steps):  # type: ignore[
             log_v[j] = -math.log(m) - largest[j] - math.log(sums[j])
 
 
-@compile_loops
+@compile_part
 def _largest_log(scalings):  # type: ignore[no-untyped-def]
     """``max |log u|``; NaN if one is NaN."""
     largest = 0.0
@@ -135,7 +135,7 @@ def _largest_log(scalings):  # type: ignore[no-untyped-def]
     return largest
 
 
-@compile_loops
+@compile_part
 def _exponentiate(plan, log_kernel, log_u, log_v):  # type: ignore[no-untyped-def]
     """The plan afresh from its logarithm."""
     for i in range(len(log_u)):
@@ -143,7 +143,7 @@ def _exponentiate(plan, log_kernel, log_u, log_v):  # type: ignore[no-untyped-de
             plan[i, j] = math.exp(log_kernel[i, j] + log_u[i] + log_v[j])
 
 
-@compile_loops
+@compile_part
 def _scale(plan, u, v):  # type: ignore[no-untyped-def]
     """``plan[i, j] *= u[i] v[j]``."""
     for i in range(len(u)):
@@ -152,7 +152,7 @@ def _scale(plan, u, v):  # type: ignore[no-untyped-def]
             row[j] *= scale * v[j]
 
 
-@compile_loops
+@compile_part
 def _missing(plan, log_u):  # type: ignore[no-untyped-def]
     """``sum |u - u_prev|`` of one more half step, which would multiply u by ``a / (P 1)``."""
     n, m = plan.shape
