@@ -120,4 +120,4 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
     with pytest.raises(InputError, match="^images has shape"):
         network.gradient(parameters, images[:, :, :7], target)
     with pytest.raises(InputError, match="^target has shape"):
-        network.gradient(parameters, images, target[:, :3])
+        network.gradient(parameters, images[:2], target[:2, :3])

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg import labels
 from wdlg.errors import InputError, require_choice, require_count, require_positive
-from wdlg.gradients import Gradient
+from wdlg.gradients import Gradient, rows_of
 from wdlg.losses import Loss, SquaredEuclidean, Wasserstein
-from wdlg.networks import Network, Parameters
+from wdlg.networks import Network, Parameters, require_parameters
 from wdlg.optimizers import LBFGS, Optimizer
 from wdlg.rows import Rows
+from wdlg.shapes import require_alike
 
 DIVERGENCE = 1e6
 """An attack whose loss exceeds this multiple of its start is given up."""
@@ -64,7 +66,7 @@ class Attack:
             the MSE to the private image on which the paper stops.
 
     Raises:
-        InputError: unknown label rule, or a count or number out of range.
+        InputError: unknown label rule, no loss or optimiser, or a count or number out of range.
     """
 
     name: str
@@ -75,7 +77,20 @@ class Attack:
     stop_loss: float = 1e-6
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"name is {self.name!r}, but must be a text that is not empty.")
         require_choice("label_rule", self.label_rule, labels.RULES)
+        if isinstance(self.loss, type) or not callable(self.loss):
+            raise InputError(
+                f"loss is {self.loss!r}, but must be a value of wdlg.losses, such as SquaredEuclidean()."
+            )
+        if isinstance(self.optimizer, type) or not (
+            callable(getattr(self.optimizer, "init", None))
+            and callable(getattr(self.optimizer, "update", None))
+        ):
+            raise InputError(
+                f"optimizer is {self.optimizer!r}, but must be a value of wdlg.optimizers, such as LBFGS()."
+            )
         require_count("evaluations", self.evaluations)
         require_positive("stop_loss", self.stop_loss)
 
@@ -94,10 +109,12 @@ class Observation:
     Args:
         network: the architecture, which tells image shape and class count.
         parameters: N = B networks, or N = 1 that all attacks share.
-        gradient: the shared gradients, leading axis B.
+        gradient: the shared gradients, leading axis B. Where nothing was changed on the way (no residual),
+            they must be gradients at these parameters, for one label each or a mixture of labels.
 
     Raises:
-        InputError: the gradient has a NaN or infinite entry, or shapes do not fit.
+        InputError: the gradient has a NaN or infinite entry; shapes, precisions or devices do not fit; or the
+            gradient is scaled, or one at other parameters.
     """
 
     network: Network
@@ -105,14 +122,12 @@ class Observation:
     gradient: Gradient
 
     def __post_init__(self) -> None:
-        self.gradient.require_finite()
-        expected = (self.network.classes, self.network.features)
-        came = (self.gradient.error.shape[-1], self.gradient.features.shape[-1])
-        if came != expected:
-            raise InputError(
-                f"gradient is that of an output layer with (classes, features) = {came}, but the network has "
-                f"{expected}."
-            )
+        if not len(self.gradient):
+            raise InputError("observation holds 0 attacks, but must hold at least 1.")
+        require_parameters(self.network, self.parameters)
+        _require_gradient(self.network, self.parameters, self.gradient)
+        if self.gradient.residual is None:
+            _require_same_weights(self.parameters, self.gradient)
 
     def __len__(self) -> int:
         return len(self.gradient)
@@ -130,6 +145,68 @@ class Observation:
     def to(self, device: torch.device | str) -> Observation:
         """The same observations on a device, such as "cuda"."""
         return Observation(self.network, self.parameters.to(device), self.gradient.to(device))
+
+
+def _require_gradient(network: Network, parameters: Parameters, gradient: Gradient) -> None:
+    """Refuse a gradient that is not of this network's parameters, image by image."""
+    count, classes, features = len(gradient), network.classes, network.features
+    wanted = [
+        *((count, *rows_of(shape)) for shape in network.parameter_shapes[:-2]),
+        (count, classes),
+        (count, features),
+    ]
+    parts = [*gradient.hidden, gradient.error, gradient.features]
+    if gradient.residual is not None:
+        wanted.append((count, classes, features))
+        parts.append(gradient.residual)
+    if len(parts) != len(wanted):
+        raise InputError(
+            f"gradient holds {len(gradient.hidden)} hidden parameters, but the network has "
+            f"{len(network.parameter_shapes) - 2}."
+        )
+    for part, shape in zip(parts, wanted, strict=True):
+        if part.shape != shape:
+            raise InputError(
+                f"gradient has a part of shape {tuple(part.shape)}, but the network needs {shape} there."
+            )
+        require_alike("gradient", part, "parameters", parameters.tensors[0])
+    if len(parameters) not in (1, count):
+        raise InputError(
+            f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the {count} "
+            "gradients."
+        )
+    gradient.require_finite()
+
+
+def _require_same_weights(parameters: Parameters, gradient: Gradient) -> None:
+    """Refuse gradients that the output layer contradicts.
+
+    The features give the class probabilities p, and the bias's gradient is p less the target: what it says of
+    the target is no mixture of labels where the gradient is scaled up or turned around, or comes from other
+    weights. A gradient that is scaled down is ``scale (p - label)``.
+    """
+    error = gradient.error
+    probabilities = torch.softmax(parameters.output_layer.logits(gradient.features), dim=-1)
+    exact = probabilities - F.one_hot(error.argmin(1), error.shape[1]).to(error.dtype)
+    fits = (error - exact).norm(dim=1) <= 1e-2 * exact.norm(dim=1) + 1e-5
+    odd = ~fits & (error != 0).any(1)  # a saturated softmax leaves no features either
+    if not odd.any():
+        return
+    error, probabilities = error[odd], probabilities[odd]
+    for extreme in (error.argmin(1), error.argmax(1)):
+        exact = probabilities - F.one_hot(extreme, error.shape[1]).to(error.dtype)
+        scale = (error * exact).sum(1) / exact.square().sum(1).clamp_min(torch.finfo(error.dtype).tiny)
+        scaled = (error - scale[:, None] * exact).norm(dim=1) <= 1e-3 * error.norm(dim=1)
+        if scaled.any():
+            raise InputError(
+                f"gradient is {float(scale[scaled][0]):.3g} times that of one image with one label, but must "
+                "be that itself: divide it by that number (a learning rate, an average, a smoothed label)."
+            )
+    if ((probabilities - error).amin(1) < -1e-2).any():
+        raise InputError(
+            "gradient is not one at these parameters: its output layer's features give other class "
+            "probabilities than its bias."
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from wdlg.gradients import Gradient
 from wdlg.networks import Network, Parameters
 from wdlg.optimizers import State
 from wdlg.rows import Rows
+from wdlg.shapes import require_alike, require_tensor
 
 BATCH_SIZE = 32
 """Attacks computed together. On a CPU more are no faster; on a GPU take hundreds."""
@@ -214,6 +215,7 @@ class _Queue:
 
     def run(self) -> Iterator[tuple[Tensor, Reconstruction]]:
         slots = None
+        compiled.prepare()
         try:
             slots = self._take(self.batch_size)
             while slots is not None:
@@ -301,7 +303,7 @@ class _Queue:
     # One evaluation of all.
 
     def _step(self, slots: _Slots) -> _Slots | None:
-        started = time.perf_counter()
+        started = _working_time()
         state = slots.state
         with compiled.one_blas_thread():
             loss, grad = self._evaluate(slots)
@@ -315,7 +317,7 @@ class _Queue:
             best_loss=torch.where(better, loss, slots.best_loss),
         )
         status = self._judge(slots, loss, grad)
-        slots.seconds.add_((time.perf_counter() - started) / len(slots))
+        slots.seconds.add_((_working_time() - started) / len(slots))
         ended = (status >= 0).nonzero()[:, 0]
         if not len(ended):
             return slots
@@ -433,6 +435,11 @@ class _Queue:
         return variables[:, : math.prod(shape)].unflatten(1, shape)
 
 
+def _working_time() -> float:
+    """Seconds of a clock that stands still while loops are compiled."""
+    return time.perf_counter() - compiled.seconds_compiling()
+
+
 def _alike(*parts: _Slots) -> Sequence[_Slots]:
     """The same attacks, so that they can be in one batch: all with the same network, or each with its own."""
     held = [part.networks.parameters if isinstance(part.networks, _Shared) else None for part in parts]
@@ -442,14 +449,15 @@ def _alike(*parts: _Slots) -> Sequence[_Slots]:
 
 
 def _require_dummies(attack: Attack, start: Start) -> None:
-    observation, images = start.observation, start.dummy_images
-    if not len(observation):
-        raise InputError("observation holds 0 attacks, but must hold at least 1.")
-    expected = (len(observation), *observation.network.image_shape)
-    if tuple(images.shape) != expected:
-        raise InputError(f"dummy_images has shape {tuple(images.shape)}, but must have shape {expected}.")
+    observation = start.observation
+    count, network = len(observation), observation.network
+    dummies: list[tuple[str, Tensor, tuple[int, ...]]] = [
+        ("dummy_images", start.dummy_images, (count, *network.image_shape))
+    ]
     if attack.label_rule == "joint":
-        wanted = (len(observation), observation.network.classes)
-        came = None if start.dummy_labels is None else tuple(start.dummy_labels.shape)
-        if came != wanted:
-            raise InputError(f"dummy_labels has shape {came}, but the joint rule needs shape {wanted}.")
+        if start.dummy_labels is None:
+            raise InputError("dummy_labels is missing, but the joint rule needs starting label logits.")
+        dummies.append(("dummy_labels", start.dummy_labels, (count, network.classes)))
+    for name, dummy, shape in dummies:
+        require_tensor(name, dummy, shape)
+        require_alike(name, dummy, "parameters", observation.parameters.tensors[0])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wdlg.attack import Reconstruction, Status
 from wdlg.errors import InputError
+from wdlg.shapes import require_tensor
 
 EXPLOSION = 10.0
 """A run exploded if its last loss or MSE is not finite or exceeds this multiple of its start."""
@@ -31,15 +32,17 @@ def mse(images: Tensor, truth: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
-    if images.shape != truth.shape:
-        raise InputError(
-            f"images has shape {tuple(images.shape)}, but must have the truth's shape {tuple(truth.shape)}."
-        )
-    return (images - truth).square().flatten(1).mean(1).nan_to_num(nan=torch.inf)
+    _require_images(images, truth)
+    error = (images - truth).square().flatten(1).mean(1)
+    return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB, (B,), of images clamped to [0, 1]; infinite for equal images."""
+    """Peak signal-to-noise ratio in dB, (B,), of images clamped to [0, 1]; infinite for equal images.
+
+    Raises:
+        InputError: the shapes differ, or the truth is not within [0, 1].
+    """
     with np.errstate(divide="ignore"):
         return np.array(
             [
@@ -61,11 +64,27 @@ def ssim(images: Tensor, truth: Tensor) -> np.ndarray:
 
 def _pictures(truth: Tensor, images: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs (H, W, C) in [0, 1]. What is not a number is black, as a viewer would show it."""
+    _require_images(images, truth)
+    _require_within_range(truth)
     both = [
         batch.detach().nan_to_num(nan=0.0).clamp(0, 1).permute(0, 2, 3, 1).double().cpu().numpy()
         for batch in (truth, images)
     ]
     return list(zip(*both, strict=True))
+
+
+def _require_images(images: Tensor, truth: Tensor) -> None:
+    require_tensor("truth", truth, ("B", "C", "H", "W"))
+    require_tensor("images", images, tuple(truth.shape))
+
+
+def _require_within_range(truth: Tensor) -> None:
+    """Refuse private images that are normalised: clamped to [0, 1] they would be other images."""
+    if not ((truth >= 0) & (truth <= 1)).all():
+        raise InputError(
+            f"truth has values from {float(truth.min()):.3g} to {float(truth.max()):.3g}, but must be within "
+            "[0, 1]: undo a normalisation first, in the reconstruction too."
+        )
 
 
 def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, start: Tensor) -> pd.DataFrame:
@@ -81,7 +100,18 @@ def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, star
         Columns status, label_true, label_recovered, label_correct, iterations, evaluations, seconds, loss,
         loss_first, loss_best, mse, mse_start, mse_best (of the iterate with the least loss), psnr, ssim,
         exploded, and for each of ``SUCCESS_THRESHOLDS`` whether the MSE is below it, as below_0.01 and so on.
+
+    Raises:
+        InputError: shapes or counts differ, or the truth is not within [0, 1].
     """
+    reconstruction = reconstruction.to("cpu")
+    _require_images(reconstruction.images, truth)
+    _require_images(start, truth)
+    _require_within_range(truth)
+    if tuple(labels.shape) != (len(reconstruction),):
+        raise InputError(
+            f"labels has shape {tuple(labels.shape)}, but must have shape ({len(reconstruction)},)."
+        )
     last = mse(reconstruction.images, truth)
     first = mse(start, truth)
     loss = reconstruction.loss

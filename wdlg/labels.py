@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.gradients import Gradient
+from wdlg.shapes import require_tensor
 
 UNDECIDED = -1
 """What a rule returns for a gradient that names no label; never a class."""
@@ -33,12 +34,12 @@ def bias_sign(bias_gradient: Tensor) -> Tensor:
         saturates and the gradient is zero.
 
     Raises:
-        InputError: an entry is NaN or infinite.
+        InputError: no such tensor, or an entry is NaN or infinite.
 
     >>> bias_sign(torch.tensor([[0.2, -0.9, 0.7], [0.0, 0.0, 0.0]]))
     tensor([ 1, -1])
     """
-    least, place = _finite("bias_gradient", bias_gradient).topk(2, largest=False)
+    least, place = _bias(bias_gradient).topk(2, largest=False)
     return torch.where((least[:, 0] < 0) & (least[:, 1] >= 0), place[:, 0], UNDECIDED)
 
 
@@ -56,12 +57,12 @@ def bias_min(bias_gradient: Tensor) -> Tensor:
         (B,) class indices; ``UNDECIDED`` where no entry is negative.
 
     Raises:
-        InputError: an entry is NaN or infinite.
+        InputError: no such tensor, or an entry is NaN or infinite.
 
     >>> bias_min(torch.tensor([[0.2, -0.9, -0.1], [0.0, 0.0, 0.0]]))
     tensor([ 1, -1])
     """
-    least, place = _finite("bias_gradient", bias_gradient).min(-1)
+    least, place = _bias(bias_gradient).min(-1)
     return torch.where(least < 0, place, UNDECIDED)
 
 
@@ -76,9 +77,10 @@ def row_sum(weight_gradient: Tensor) -> Tensor:
         features sum to a negative number (possible with tanh).
 
     Raises:
-        InputError: an entry is NaN or infinite.
+        InputError: no such tensor, or an entry is NaN or infinite.
     """
-    sums = _finite("weight_gradient", weight_gradient).sum(-1)
+    sums = _finite("weight_gradient", require_tensor("weight_gradient", weight_gradient, ("B", "K", "M")))
+    sums = sums.sum(-1)
     smallest, label = sums.min(-1)
     return torch.where(smallest < 0, label, UNDECIDED)
 
@@ -108,6 +110,13 @@ def steps(rule: str, *, classes: int, features: int) -> int | None:
     require_count("classes", classes, at_least=2)
     require_count("features", features)
     return {"bias_sign": classes, "bias_min": classes, "row_sum": classes * features, "joint": None}[rule]
+
+
+def _bias(gradient: Tensor) -> Tensor:
+    require_tensor("bias_gradient", gradient, ("B", "K"))
+    if gradient.shape[1] < 2:
+        raise InputError("bias_gradient has 1 class, but must have at least 2.")
+    return _finite("bias_gradient", gradient)
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

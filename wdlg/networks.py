@@ -8,6 +8,7 @@ matrix products, and nothing is recorded operation by operation.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from wdlg.errors import InputError, require_choice, require_count, require_posit
 from wdlg.gradients import Gradient
 from wdlg.output_layer import OutputLayer
 from wdlg.rows import Rows
+from wdlg.shapes import describe, require_alike
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
 
@@ -73,7 +75,7 @@ class Parameters(Rows):
     @cached_property
     def output_layer(self) -> OutputLayer:
         """The last layer, if it is a linear one with a bias."""
-        return OutputLayer(self.weights[-1], self.biases[-1])
+        return OutputLayer(*self.tensors[-2:])
 
 
 class Network(Protocol):
@@ -90,6 +92,10 @@ class Network(Protocol):
     @property
     def features(self) -> int:
         """Width M of the last hidden layer."""
+
+    @property
+    def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of one network's tensors in :class:`Parameters`; last the output layer's, (K, M) and (K,)."""
 
     def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """Gradient of the cross-entropy, image by image, differentiable in ``images`` and ``target``."""
@@ -114,10 +120,9 @@ class LeNet:
     activation: str = "sigmoid"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "image_shape", require_image_shape(self.image_shape))
         require_choice("activation", self.activation, ACTIVATIONS)
         require_count("classes", self.classes, at_least=2)
-        for name, size in zip(("channels", "height", "width"), self.image_shape, strict=True):
-            require_count(f"image_shape {name}", size)
 
     @property
     def layer_inputs(self) -> tuple[tuple[int, int, int], ...]:
@@ -132,6 +137,13 @@ class LeNet:
     def features(self) -> int:
         """Width M of the last hidden layer: 588 for 28x28, 768 for 32x32 images."""
         return math.prod(self.layer_inputs[-1])
+
+    @property
+    def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """(12, channels * 25) and (12,) for each convolution, then (K, M) and (K,)."""
+        weights = [(CHANNELS, channels * KERNEL**2) for channels, _, _ in self.layer_inputs[:-1]]
+        weights.append((self.classes, self.features))
+        return tuple(shape for weight in weights for shape in (weight, weight[:1]))
 
     def initial_parameters(
         self,
@@ -151,14 +163,9 @@ class LeNet:
         """
         require_count("count", count)
         require_positive("bound", bound)
-        rows = [(CHANNELS, channels * KERNEL**2) for channels, _, _ in self.layer_inputs[:-1]]
-        rows.append((self.classes, self.features))
-
-        def uniform(*shape: int) -> Tensor:
-            # Drawn in single precision always, so that a seed means the same network in every precision.
-            return ((torch.rand(count, *shape, generator=generator) * 2 - 1) * bound).to(dtype)
-
-        return Parameters(tuple(tensor for shape in rows for tensor in (uniform(*shape), uniform(shape[0]))))
+        # Drawn in single precision always, so that a seed means the same network in every precision.
+        drawn = (torch.rand(count, *shape, generator=generator) for shape in self.parameter_shapes)
+        return Parameters(tuple(((tensor * 2 - 1) * bound).to(dtype) for tensor in drawn))
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -168,7 +175,12 @@ class LeNet:
         )
 
     def logits(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """Class scores (B, K) of images (B, channels, height, width)."""
+        """Class scores (B, K) of images (B, channels, height, width).
+
+        Raises:
+            InputError: parameters or images do not fit the network or each other.
+        """
+        require_fitting(self, parameters, images)
         hidden = images.flatten(2)
         for layer in range(len(STRIDES)):
             _, hidden = self._layer(parameters, layer, hidden)
@@ -189,9 +201,9 @@ class LeNet:
             The gradients, with leading axis B.
 
         Raises:
-            InputError: the shapes do not fit together.
+            InputError: shapes, precisions or devices do not fit together.
         """
-        require_fitting(self.image_shape, self.classes, parameters, images, target)
+        require_fitting(self, parameters, images, target)
         passes: type[torch.autograd.Function] = _GradientPass
         if compiled.fits(images, target, *parameters.tensors):
             from wdlg.compiled.gradient_pass import CompiledPass
@@ -231,8 +243,13 @@ class LeNet:
 
         Args:
             parameters: N networks.
-            number: which of them.
+            number: which of them, from 0.
+
+        Raises:
+            InputError: the parameters are not of this network, or there is none of that number.
         """
+        require_parameters(self, parameters)
+        require_count("number", number, at_least=0, below=len(parameters))
         layers: list[nn.Module] = []
         for (channels, _, _), stride in zip(self.layer_inputs[:-1], STRIDES, strict=True):
             layers += [nn.Conv2d(channels, CHANNELS, KERNEL, padding=PADDING, stride=stride), self._module()]
@@ -247,24 +264,65 @@ class LeNet:
         return {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}[self.activation]()
 
 
+def require_image_shape(value: Any) -> tuple[int, int, int]:
+    """Return (channels, height, width) as a tuple, or raise :class:`InputError`."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
+        raise InputError(f"image_shape is {value!r}, but must be (channels, height, width).")
+    channels, height, width = (
+        require_count(f"image_shape {name}", size)
+        for name, size in zip(("channels", "height", "width"), value, strict=True)
+    )
+    return channels, height, width
+
+
 def require_fitting(
-    image_shape: tuple[int, int, int], classes: int, parameters: Parameters, images: Tensor, target: Tensor
+    network: Network, parameters: Parameters, images: Tensor, target: Tensor | None = None
 ) -> None:
-    """Raise :class:`InputError` unless networks, images and label probabilities go together."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:
+    """Raise :class:`InputError` unless networks, images and label probabilities go together.
+
+    Everything that computes a gradient asks here: what comes after it, compiled loops among it, trusts the
+    shapes.
+    """
+    require_parameters(network, parameters)
+    like = parameters.tensors[0]
+    if not isinstance(images, Tensor) or images.ndim != 4 or tuple(images.shape[1:]) != network.image_shape:
+        came = f"has shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"is {describe(images)}"
         raise InputError(
-            f"images has shape {tuple(images.shape)}, but must be (B, channels, height, width) with "
-            f"(channels, height, width) = {image_shape}."
+            f"images {came}, but must be (B, channels, height, width) with (channels, height, width) = "
+            f"{network.image_shape}."
         )
-    if target.shape != (len(images), classes):
-        raise InputError(
-            f"target has shape {tuple(target.shape)}, but must be {(len(images), classes)}: "
-            "one row of label probabilities for each image."
-        )
+    require_alike("images", images, "parameters", like)
     if len(parameters) not in (1, len(images)):
         raise InputError(
             f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the "
             f"{len(images)} images."
+        )
+    if target is None:
+        return
+    wanted = (len(images), network.classes)
+    if not isinstance(target, Tensor) or target.shape != wanted:
+        came = f"has shape {tuple(target.shape)}" if isinstance(target, Tensor) else f"is {describe(target)}"
+        raise InputError(
+            f"target {came}, but must have shape {wanted}: one row of label probabilities for each image."
+        )
+    require_alike("target", target, "parameters", like)
+
+
+def require_parameters(network: Network, parameters: Parameters) -> None:
+    """Raise :class:`InputError` unless these are weights of the network, in one precision on one device."""
+    wanted = network.parameter_shapes
+    came = [tuple(tensor.shape) for tensor in parameters.tensors]
+    if len(came) != len(wanted):
+        raise InputError(f"parameters holds {len(came)} tensors, but the network has {len(wanted)}.")
+    for place, (ours, shape) in enumerate(zip(came, wanted, strict=True)):
+        if ours[1:] != shape or not ours[0] or ours[0] != came[0][0]:
+            sizes = ", ".join(map(str, ("N", *shape)))
+            raise InputError(
+                f"parameters has a tensor of shape {ours} in place {place}, but the network takes ({sizes}) "
+                "there, with the same N everywhere, at least 1."
+            )
+        require_alike(
+            f"parameters in place {place}", parameters.tensors[place], "place 0", parameters.tensors[0]
         )
 
 

@@ -64,6 +64,27 @@ def _blas() -> Any:
     return ThreadpoolController()
 
 
+def prepare() -> None:
+    """Load what attacks use, so that no attack's time holds the import of a compiler."""
+    if _in_use:
+        from wdlg.compiled import distance, gradient_pass, lbfgs, sinkhorn  # noqa: F401
+
+
+def seconds_compiling() -> float:
+    """What this process has spent on compiling so far, or on loading what an earlier one compiled."""
+    watch = _stopwatch()
+    return watch.duration if watch.done else 0.0
+
+
+@cache
+def _stopwatch() -> Any:
+    from numba.core import event
+
+    watch = event.TimingListener()
+    event.register("numba:compile", watch)
+    return watch
+
+
 def compile_loops(function: Callable[..., Any]) -> Any:
     """Compile at the first call with numba; the machine code is kept on disk for the next process.
 
@@ -72,7 +93,16 @@ def compile_loops(function: Callable[..., Any]) -> Any:
 
     What it calls must be of :func:`compile_part`. Where no folder can be written to, nothing is kept.
     """
-    return _compiler(cache=True)(function)
+    folder = _kept_in()
+    if folder is None:
+        return _compile(function)
+    config = _numba().config
+    # numba asks for its folder when a function is declared, and only then.
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        return _compile(function, cache=True)
+    finally:
+        config.CACHE_DIR = before
 
 
 def compile_part(function: Callable[..., Any]) -> Any:
@@ -81,45 +111,34 @@ def compile_part(function: Callable[..., Any]) -> Any:
     A part compiled apart would be there twice, alone and within its caller, and rounded differently; which of
     the two a process takes would depend on whether it has compiled them or found them on disk.
     """
-    return _compiler(forceinline=True)(function)
+    return _compile(function, forceinline=True)
 
 
-def _compiler(*, cache: bool = False, **settings: Any) -> Callable[..., Any]:
+def _compile(function: Callable[..., Any], **settings: Any) -> Any:
+    return _numba().njit(
+        fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True, **settings
+    )(function)
+
+
+def _numba() -> Any:
     import numba  # takes half a second, which a command that attacks nothing need not wait for
 
-    settings |= {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "nogil": True}
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        folder = _kept_in() if cache else None
-        if folder is None:
-            return numba.njit(**settings)(function)
-        # numba asks for its folder when a function is declared, and only then.
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
-        try:
-            return numba.njit(cache=True, **settings)(function)
-        finally:
-            numba.config.CACHE_DIR = before
-
-    return compiled
+    return numba
 
 
 @cache
 def _kept_in() -> Path | None:
     """The folder of the machine code, or None if none can be written to.
 
-    It is one for each state of these sources, since numba looks for changes in a function's own file only, and
-    not in the files of its parts.
+    It is one for each state of these sources, since numba looks for changes in a function's own file only,
+    and not in the files of its parts.
     """
-    import numba
-
     here = Path(__file__).parent
     sources = [*sorted(here.glob("*.py")), here.with_name("convolution.py")]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    for place in (
-        *filter(None, (numba.config.CACHE_DIR,)),
-        here / "__pycache__",
-        platformdirs.user_cache_path("wdlg"),
-    ):
+    users = _numba().config.CACHE_DIR  # NUMBA_CACHE_DIR
+    places = [users] if users else [here / "__pycache__", platformdirs.user_cache_path("wdlg")]
+    for place in places:
         folder = Path(place, f"compiled-{state[:16]}")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,16 @@ from torch import Tensor
 
 from wdlg import compiled
 from wdlg.errors import require_positive
-from wdlg.gradients import Gradient
+from wdlg.gradients import Gradient, require_alike_gradients
 
 
 def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
-    """Sum over all parameters of the squared difference, (B,) (Zhu et al. 2019, eq. 3)."""
+    """Sum over all parameters of the squared difference, (B,) (Zhu et al. 2019, eq. 3).
+
+    Raises:
+        InputError: the two are not gradients of the same parameters, attacks and precision.
+    """
+    require_alike_gradients(dummy, shared)
     gap = dummy.error - shared.error
     total = _dot(gap, gap) + rank_one_squared_distance(
         (dummy.error, dummy.features), (shared.error, shared.features)
@@ -115,6 +120,7 @@ class SentEntries:
 
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
         """Loss of each attack, (B,)."""
+        require_alike_gradients(dummy, shared)
         total = torch.zeros_like(shared.error[:, 0])
         for ours, theirs in zip(dummy.tensors(), shared.tensors(), strict=True):
             total = total + torch.where(theirs != 0, ours - theirs, 0.0).square().sum((1, 2))

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wdlg.gradients import Gradient
+from wdlg.gradients import Gradient, require_alike_gradients
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -299,8 +299,10 @@ class Whole:
 def rows(dummy: Gradient, shared: Gradient) -> list[Points]:
     """One point for each output unit of each parameter: all weights that lead to it, or its bias.
 
-    Here and below the list has the order of ``torch.nn.Module.parameters``.
+    Here and below the list has the order of ``torch.nn.Module.parameters``, and an :class:`InputError` says
+    that the two are not gradients of the same parameters, attacks and precision.
     """
+    require_alike_gradients(dummy, shared)
     return [*map(WrittenOut, dummy.hidden, shared.hidden), *_output_rows(dummy, shared)]
 
 
@@ -314,6 +316,7 @@ def kernels(dummy: Gradient, shared: Gradient, width: int) -> list[Points]:
       bias has units, if they divide it: each class is a problem of its own between its channels. With
       thousands of points free to move across classes the cost matrix alone would exceed a GiB.
     """
+    require_alike_gradients(dummy, shared)
     found: list[Points] = []
     for x, y in zip(dummy.hidden, shared.hidden, strict=True):
         cut = (-1, width, width) if x.shape[2] % width**2 == 0 else x.shape
@@ -332,6 +335,7 @@ def kernels(dummy: Gradient, shared: Gradient, width: int) -> list[Points]:
 
 def scalars(dummy: Gradient, shared: Gradient) -> list[Points]:
     """Every entry a point on the line. The output layer's weight gradient is written out."""
+    require_alike_gradients(dummy, shared)
     return [
         WrittenOut(x.flatten(1)[:, :, None], y.flatten(1)[:, :, None])
         for x, y in zip(dummy.tensors(), shared.tensors(), strict=True)

@@ -15,6 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wdlg import compiled
+from wdlg.errors import InputError, require_count, require_positive
+from wdlg.shapes import require_tensor
 
 ROUND = 10
 """Iterations between two looks at the stopping rule."""
@@ -48,7 +50,12 @@ def sinkhorn_plan(
     Returns:
         Plans (P, n, m), without a graph. A problem that reached ``max_iterations`` may miss its first
         marginal; the second always holds to rounding.
+
+    Raises:
+        InputError: cost is no such tensor, or a setting is out of range.
     """
+    _require_problems(cost, eps, max_iterations)
+    require_positive("threshold", threshold)
     log_kernel = cost.detach() / -eps
     first = _first(log_kernel)
     if not compiled.fits(log_kernel):
@@ -168,7 +175,11 @@ def unrolled_sinkhorn_plan(cost: Tensor, *, eps: float = 0.1, max_iterations: in
 
     Returns:
         Plans (P, n, m) with their graph, whose size is that of 4 ``max_iterations`` cost matrices.
+
+    Raises:
+        InputError: as :func:`sinkhorn_plan`.
     """
+    _require_problems(cost, eps, max_iterations)
     _, n, m = cost.shape
     log_kernel = cost / -eps
     log_v = torch.zeros_like(cost[:, :1, :])
@@ -178,6 +189,12 @@ def unrolled_sinkhorn_plan(cost: Tensor, *, eps: float = 0.1, max_iterations: in
     return (log_kernel + log_u + log_v).exp()
 
 
+def _require_problems(cost: Tensor, eps: float, max_iterations: int) -> None:
+    require_tensor("cost", cost, ("P", "n", "m"))
+    require_positive("eps", eps)
+    require_count("max_iterations", max_iterations)
+
+
 def exact_assignment(cost: Tensor) -> Tensor:
     """The unregularised plan between equally many points of equal weight, which is a permutation.
 
@@ -185,7 +202,19 @@ def exact_assignment(cost: Tensor) -> Tensor:
         cost: cost matrices (P, n, n) of P separate problems.
 
     Returns:
-        (P, n): row i is carried whole to column ``[p, i]``, at the least total cost.
+        (P, n): row i is carried whole to column ``[p, i]``, at the least total cost. Where a cost is NaN or
+        infinite, as in an attack that has exploded, no plan is least: every row keeps its place.
+
+    Raises:
+        InputError: cost is no such tensor, or a matrix is not square.
     """
-    columns = [linear_sum_assignment(matrix)[1] for matrix in cost.detach().double().cpu().numpy()]
+    require_tensor("cost", cost, ("P", "n", "n"))
+    if cost.shape[1] != cost.shape[2]:
+        raise InputError(
+            f"cost has matrices of {cost.shape[1]} x {cost.shape[2]}, but must have square ones."
+        )
+    columns = [
+        linear_sum_assignment(matrix)[1] if np.isfinite(matrix).all() else np.arange(len(matrix))
+        for matrix in cost.detach().double().cpu().numpy()
+    ]
     return torch.from_numpy(np.stack(columns)).to(cost.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wdlg.errors import require_choice, require_count
-from wdlg.gradients import Gradient
+from wdlg.gradients import Gradient, require_alike_gradients
 from wdlg.losses.transport import ROOTS, add_up
 
 
@@ -39,6 +39,7 @@ class SlicedWasserstein:
 
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
         """Loss of each attack, (B,)."""
+        require_alike_gradients(dummy, shared)
         generator = torch.Generator().manual_seed(self.seed)
         pairs = [
             (x @ lines, y @ lines)

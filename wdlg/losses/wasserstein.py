@@ -38,6 +38,7 @@ from wdlg.losses.transport import (
     thinning,
     unit_of,
 )
+from wdlg.shapes import require_alike, require_tensor
 
 POINTS = ("rows", "kernels", "scalars", "tensors")
 MASSES = ("share", "one", "relative")
@@ -67,11 +68,20 @@ def wdca(
     Returns:
         The distance ``<P, C>``, a scalar, and the transport plan P, (n, m).
 
+    Raises:
+        InputError: the points are no such tensors, or a setting is out of range.
+
     >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     >>> distance, plan = wdca(x, x + 2.0, eps=0.5)  # without regularisation, 2² = 4
     >>> round(distance.item(), 2)
     4.12
     """
+    require_tensor("x", x, ("n", "d"))
+    require_tensor("y", y, ("m", x.shape[1]))
+    require_alike("y", y, "x", x)
+    require_positive("eps", eps)
+    require_count("max_iterations", max_iterations)
+    require_positive("threshold", threshold)
     n, m = len(x), len(y)
     a, b = x.new_full((n,), 1 / n), y.new_full((m,), 1 / m)
     C = squared_distances(x, y)

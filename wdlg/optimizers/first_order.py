@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from wdlg.errors import require_positive
-from wdlg.optimizers.state import State
+from wdlg.errors import InputError, require_not_negative, require_positive
+from wdlg.optimizers.state import State, require_evaluation, require_start
 
 
 def _start(x: Tensor) -> tuple[Tensor, Tensor]:
     """Iteration counts of zero, and nothing stalled."""
+    require_start(x)
     return (
         torch.zeros(len(x), dtype=torch.long, device=x.device),
         torch.zeros(len(x), dtype=torch.bool, device=x.device),
@@ -36,8 +38,9 @@ class GradientDescent:
         """Start at x (B, n)."""
         return State(x, *_start(x))
 
-    def update(self, state: State, loss: Tensor, grad: Tensor) -> State:  # noqa: ARG002
+    def update(self, state: State, loss: Tensor, grad: Tensor) -> State:
         """Step against the gradient (B, n)."""
+        require_evaluation(state, loss, grad)
         return replace(state, x=state.x - self.learning_rate * grad, iterations=state.iterations + 1)
 
 
@@ -55,8 +58,11 @@ class Adam:
 
     Args:
         learning_rate: step length, above 0, in image units.
-        betas: decay of the two running means, each in (0, 1).
-        epsilon: added to the root of the second mean.
+        betas: decay of the two running means, each at least 0 and below 1.
+        epsilon: added to the root of the second mean, above 0.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     learning_rate: float = 0.1
@@ -65,13 +71,21 @@ class Adam:
 
     def __post_init__(self) -> None:
         require_positive("learning_rate", self.learning_rate)
+        require_positive("epsilon", self.epsilon)
+        if not isinstance(self.betas, Sequence) or isinstance(self.betas, str) or len(self.betas) != 2:
+            raise InputError(f"betas is {self.betas!r}, but must be two numbers.")
+        for beta in self.betas:
+            if require_not_negative("betas", beta) >= 1:
+                raise InputError(f"betas is {self.betas!r}, but both must be below 1.")
+        object.__setattr__(self, "betas", tuple(self.betas))  # a study file has lists
 
     def init(self, x: Tensor) -> AdamState:
         """Start at x (B, n)."""
         return AdamState(x, *_start(x), mean=torch.zeros_like(x), square=torch.zeros_like(x))
 
-    def update(self, state: AdamState, loss: Tensor, grad: Tensor) -> AdamState:  # noqa: ARG002
+    def update(self, state: AdamState, loss: Tensor, grad: Tensor) -> AdamState:
         """One Adam step with the gradient (B, n)."""
+        require_evaluation(state, loss, grad)
         first, second = self.betas
         iterations = state.iterations + 1
         mean = first * state.mean + (1 - first) * grad

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from wdlg import compiled
-from wdlg.errors import require_count, require_positive
-from wdlg.optimizers.state import State
+from wdlg.errors import InputError, require_count, require_positive
+from wdlg.optimizers.state import State, require_evaluation, require_start
 
 CURVATURE_LIMIT = 1e-10
 """A pair enters the memory only if ``y·s`` is above this, as in ``torch.optim.LBFGS``."""
@@ -90,7 +90,7 @@ class LBFGS:
 
     def init(self, x: Tensor) -> LBFGSState:
         """Start at x (B, n) with an empty memory."""
-        attacks, n = x.shape
+        attacks, n = require_start(x).shape
         x = x.contiguous()
         counts = torch.zeros(attacks, dtype=torch.long, device=x.device)
         return LBFGSState(
@@ -112,7 +112,18 @@ class LBFGS:
         )
 
     def update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
-        """Move every attack on, or end its iteration where a stopping rule of torch fires."""
+        """Move every attack on, or end its iteration where a stopping rule of torch fires.
+
+        Raises:
+            InputError: loss or gradient are not those of the state, or the state remembers another number of
+                pairs than this optimiser.
+        """
+        require_evaluation(state, loss, grad)
+        if state.S.shape[1] != self.history:
+            raise InputError(
+                f"state has room for {state.S.shape[1]} pairs, but must have it for {self.history}: it is of "
+                "another optimiser."
+            )
         if compiled.fits(state.x, loss, grad):
             return self._compiled_update(state, loss, grad)
         fresh = state.inner == 0

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from wdlg.rows import Rows
+from wdlg.shapes import require_alike, require_tensor
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,18 @@ class State(Rows):
     stalled: Tensor
 
 
+def require_start(x: Tensor) -> Tensor:
+    """Return the starting points, or raise :class:`InputError` unless they are (B, n)."""
+    return require_tensor("x", x, ("B", "n"))
+
+
+def require_evaluation(state: State, loss: Tensor, grad: Tensor) -> None:
+    """Raise :class:`InputError` unless loss (B,) and gradient (B, n) are those of the state's points."""
+    for name, tensor, shape in (("loss", loss, state.x.shape[:1]), ("grad", grad, state.x.shape)):
+        require_tensor(name, tensor, tuple(shape))
+        require_alike(name, tensor, "x", state.x)
+
+
 class Optimizer(Protocol):
     """A frozen dataclass of settings with two verbs. Attacks in a batch never influence each other."""
 
@@ -34,5 +47,6 @@ class Optimizer(Protocol):
     def update(self, state: Any, loss: Tensor, grad: Tensor) -> Any:
         """The state after an evaluation at ``state.x`` gave ``loss`` (B,) and ``grad`` (B, n).
 
-        Each optimiser takes and returns its own subclass of :class:`State`.
+        Each optimiser takes and returns its own subclass of :class:`State`, and raises an
+        :class:`~wdlg.errors.InputError` for loss or gradient of another shape, precision or device.
         """
