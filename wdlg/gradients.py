@@ -217,16 +217,12 @@ def _require_one_label(error: Tensor, precision: float) -> None:
             f"tensors holds a bias gradient whose entries add up to {float(error.sum(1)[off][0]):.2g}, but "
             "those of the cross-entropy add up to 0: another loss is not covered."
         )
-    negative, positive = ((error * sign > 0).sum(1) for sign in (-1, 1))
-    if ((positive == 1) & (negative > 1)).any():
-        raise InputError(
-            "tensors holds a bias gradient with one positive entry, but that of one label has one negative "
-            "entry: divide a change of weights by minus the learning rate first."
-        )
+    negative = (error < 0).sum(1)
     if (negative > 1).any():
         raise InputError(
             f"tensors holds a bias gradient with {int(negative.max())} negative entries, but that of one "
-            "label has one: for a smoothed label or a changed gradient take rank_one=False."
+            "label has one: divide a change of weights by minus the learning rate first, and for a smoothed "
+            "label or a changed gradient take rank_one=False."
         )
 
 
