@@ -1,14 +1,22 @@
 """Compiled code computes what torch computes, and is taken only where it fits."""
 
+import os
 import pickle
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numba
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import event
+from numba.core.registry import CPUDispatcher as Dispatcher
 from threadpoolctl import threadpool_info
 
 from wdlg import compiled
@@ -17,7 +25,7 @@ from wdlg.engine import Start, reconstruct
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet
-from wdlg.optimizers import LBFGS
+from wdlg.optimizers import LBFGS, GradientDescent
 
 # Rounding of sums of some hundred terms in other orders; single precision has 6e-8 for one term.
 CLOSE = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 2e-4, "atol": 2e-5}}
@@ -194,3 +202,110 @@ def test_small_products_stay_on_one_thread():
         threads = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     assert threads
     assert set(threads) == {1}
+
+
+def a_process(script, *arguments, **environment):
+    """What a new Python process prints."""
+    done = subprocess.run(
+        [sys.executable, *script, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "checks", ["NUMBA_DISABLE_JIT", pytest.param("NUMBA_BOUNDSCHECK", marks=pytest.mark.launched)]
+)
+def test_no_loop_leaves_its_arrays_whatever_the_shapes(checks, tmp_path):
+    script = Path(__file__).with_name("odd_input_for_tests.py")
+    a_process([str(script)], **{checks: "1", "NUMBA_CACHE_DIR": str(tmp_path)})
+
+
+STEPS = """
+import hashlib, torch
+from wdlg.optimizers import LBFGS
+optimizer, stream = LBFGS(), torch.Generator().manual_seed(0)
+state = optimizer.init(torch.randn(4, 97, generator=stream))
+for _ in range(60):
+    grad = 2 * state.x * torch.linspace(1, 9, 97) + 0.3 * torch.cos(3 * state.x)
+    state = optimizer.update(state, (state.x * grad).sum(1), grad)
+print(hashlib.sha256(state.x.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_the_first_process_after_an_installation_computes_the_bits_of_every_later_one(tmp_path):
+    first, second = (a_process(["-c", STEPS], NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert list(tmp_path.rglob("*.nbi"))  # the second found what the first had compiled
+    assert first == second
+
+
+def test_what_a_loop_calls_is_always_inside_it():
+    """A part that were compiled apart would be rounded differently: see compile_part."""
+    compiled.prepare()
+    loops = [
+        value
+        for name in ("convolution", "distance", "lbfgs", "output_layer", "sinkhorn")
+        for value in vars(sys.modules[f"wdlg.compiled.{name}"]).values()
+        if isinstance(value, Dispatcher)
+    ]
+    assert len(loops) > 15
+    for loop in loops:
+        for called in loop.py_func.__code__.co_names:
+            part = loop.py_func.__globals__.get(called)
+            if isinstance(part, Dispatcher):
+                assert part.targetoptions.get("forceinline"), (loop, called)
+
+
+@pytest.fixture
+def no_cache_yet():
+    before = numba.config.CACHE_DIR
+    compiled._kept_in.cache_clear()
+    yield numba.config
+    numba.config.CACHE_DIR = before
+    compiled._kept_in.cache_clear()
+
+
+def test_where_no_folder_can_be_written_to_loops_are_compiled_without_a_cache(no_cache_yet, tmp_path):
+    (tmp_path / "a file").touch()
+    no_cache_yet.CACHE_DIR = str(tmp_path / "a file")
+    assert compiled._kept_in() is None
+    assert compiled.compile_loops(lambda x: x + 1)(2) == 3
+
+
+def test_machine_code_is_kept_apart_for_each_state_of_the_sources(no_cache_yet, tmp_path, monkeypatch):
+    no_cache_yet.CACHE_DIR = str(tmp_path)
+    now = compiled._kept_in()
+    assert now == compiled._kept_in()
+    assert now.parent == tmp_path
+    read = Path.read_bytes
+    for changed in ("vectors.py", "convolution.py"):
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == changed))  # noqa: B023
+        compiled._kept_in.cache_clear()
+        assert compiled._kept_in() != now
+    assert Path(no_cache_yet.CACHE_DIR) == tmp_path
+
+
+@dataclass(frozen=True)
+class CompilesFor(GradientDescent):
+    """Spends a second on compiling whenever it is asked for a step."""
+
+    def update(self, state, loss, grad):
+        with event.trigger_event("numba:compile"):
+            time.sleep(1)
+        return super().update(state, loss, grad)
+
+
+def test_the_seconds_of_an_attack_hold_no_compilation():
+    network = LeNet((1, 8, 8), 4)
+    parameters = network.initial_parameters(generator=torch.Generator().manual_seed(0))
+    gradient = network.gradient(parameters, torch.rand(1, 1, 8, 8), torch.eye(4)[:1])
+    attack = replace(IDLG, optimizer=CompilesFor(), evaluations=2)
+    before = compiled.seconds_compiling()
+    result = reconstruct(attack, Observation(network, parameters, gradient), torch.rand(1, 1, 8, 8))
+    assert compiled.seconds_compiling() - before >= 2
+    assert 0 < result.seconds.item() < 1

@@ -68,6 +68,40 @@ def test_pictures_of_different_shape_are_refused():
         mse(noisy[:1], truth)
 
 
+@pytest.mark.parametrize("size", [torch.inf, -torch.inf, torch.nan])
+def test_the_error_of_an_infinite_picture_is_infinite(size):
+    truth, _ = pictures(0)
+    assert mse(torch.full_like(truth, size), truth).tolist() == [torch.inf, torch.inf]
+
+
+def test_a_normalised_truth_is_refused_and_not_clamped():
+    truth, noisy = pictures(0)
+    normalised = (truth - 0.5) / 0.25
+    for measure in (psnr, ssim):
+        with pytest.raises(
+            InputError, match=r"^truth has values from -\d\.?\d* to \d\.?\d*, but must be within"
+        ):
+            measure(noisy, normalised)
+        with pytest.raises(InputError, match="^truth has values from nan"):
+            measure(noisy, truth * torch.nan)
+
+
+def test_an_evaluation_refuses_what_does_not_go_together(digits):
+    cases = draw(digits, Design(networks=2, images=1))
+    attack = replace(IDLG, evaluations=2)
+    result = reconstruct(attack, cases.observation(), cases.dummy_images)
+    good = {"truth": cases.truth, "labels": cases.labels, "start": cases.dummy_images}
+    assert len(evaluate(result, **good)) == 2
+    for changes, sentence in (
+        ({"truth": 2 * cases.truth - 1}, "truth has values from -1 to 1"),
+        ({"truth": cases.truth[:1]}, "images is a float32 tensor of shape"),
+        ({"labels": cases.labels[:1]}, r"labels has shape \(1,\)"),
+        ({"start": cases.dummy_images[:1]}, "images is a float32 tensor of shape"),
+    ):
+        with pytest.raises(InputError, match=f"^{sentence}"):
+            evaluate(result, **good | changes)
+
+
 def test_traces_and_snapshots_agree_with_the_records(digits):
     cases = draw(digits, Design(networks=5, images=1, seed=3))
     attack = replace(IDLG, evaluations=90)

@@ -67,3 +67,17 @@ def test_steps_differ_by_the_width_of_the_last_hidden_layer():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(InputError, match="^rule is 'guess'"):
         labels.steps("guess", classes=2, features=2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gradient"),
+    [
+        *((rule, given) for rule in (labels.bias_sign, labels.bias_min)
+          for given in (torch.zeros(3), torch.zeros(1, 1), torch.zeros(1, 3, 2), torch.zeros(1, 3).long(),
+                        torch.zeros(1, 3).numpy(), torch.zeros(0, 3), [[0.0, 1.0]])),
+        *((labels.row_sum, given) for given in (torch.zeros(3), torch.zeros(1, 3), None)),
+    ],
+)  # fmt: skip
+def test_a_rule_refuses_what_is_no_gradient_of_an_output_layer(rule, gradient):
+    with pytest.raises(InputError, match=r"^(bias|weight)_gradient"):
+        rule(gradient)

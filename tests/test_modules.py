@@ -128,3 +128,129 @@ def test_images_of_another_shape_are_refused():
     network = ModuleNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2))
     with pytest.raises(InputError, match=r"^images has shape \(1, 1, 3, 3\)"):
         network.gradient(network.parameters(), torch.rand(1, 1, 3, 3), torch.ones(1, 2) / 2)
+
+
+class Classifier(nn.Module):
+    """A linear layer, tanh, and an output layer, with something done to its scores or features."""
+
+    def __init__(self, *, scores=lambda logits: logits, features=lambda hidden: hidden, bias=True):
+        super().__init__()
+        self.first = nn.Linear(16, 6)
+        self.output = nn.Linear(6, 3, bias=bias)
+        self.scores, self.features = scores, features
+
+    def forward(self, images):
+        hidden = torch.tanh(self.first(images.flatten(1)))
+        return self.scores(self.output(self.features(hidden)))
+
+
+class RegisteredFirst(Classifier):
+    """Its output layer comes before the others among its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        first = self.first
+        del self.first
+        self.first = first
+
+
+class Tied(Classifier):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Linear(16, 6)
+        self.second.weight = self.first.weight
+        self.output = self.__dict__["_modules"].pop("output")
+
+
+class UsedTwice(nn.Module):
+    """One linear layer, used as hidden and as output layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(16, 16)
+
+    def forward(self, images):
+        return self.output(torch.tanh(self.output(images.flatten(1))))
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        (
+            Classifier(scores=lambda logits: logits.softmax(1)),
+            "module gives other class scores than the linear layer",
+        ),
+        (
+            Classifier(scores=lambda logits: logits / 0.5),
+            "module gives other class scores than the linear layer",
+        ),
+        (
+            Classifier(scores=lambda logits: 3 * logits),
+            "module gives other class scores than the linear layer",
+        ),
+        (Classifier(scores=torch.relu), "module gives other class scores than the linear layer"),
+        (Classifier(scores=lambda logits: logits[:, :2]), "module gives a float32 tensor of shape"),
+        (Classifier(scores=lambda logits: (logits, 1)), "module gives of type tuple"),
+        (RegisteredFirst(), "module gives .* as many as the linear layer that is registered last"),
+        (Tied(), "module ties second.weight to first.weight"),
+        (UsedTwice(), "module uses its last linear layer 2 times"),
+        (Classifier(features=F.dropout), "module gives other class scores .* second time"),
+        (Classifier(bias=False), "module is a Classifier whose last parameter is output.weight"),
+        (Classifier().half(), "module holds float16 on cpu, but must hold float32 or float64"),
+        (Classifier().bfloat16(), "module holds bfloat16 on cpu"),
+        (Classifier().to("meta"), "module holds float32 on meta"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "module has weights without a shape yet"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), "module does not take images of shape"),
+        (Classifier(features=Classifier().first), "module does not take images"),
+        (Classifier(features=nn.Linear(6, 6).forward), "module computes with weights of another module"),
+        ("LeNet", "module is 'LeNet'"),
+        (
+            Classifier(features=lambda hidden: hidden if bool(hidden.sum() > -9) else 2 * hidden),
+            "module cannot be",
+        ),
+    ],
+)
+def test_a_module_whose_gradient_would_be_wrong_is_refused_in_a_sentence(module, sentence):
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        ModuleNetwork(module, (1, 4, 4))
+
+
+def test_a_module_stays_as_it_was_and_what_happens_to_it_later_is_not_seen():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
+    module[3].eval()
+    modes = [layer.training for layer in module.modules()]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    network = ModuleNetwork(module, (1, 4, 4))
+    assert [layer.training for layer in module.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+    images, target = torch.rand(1, 1, 4, 4), torch.eye(3)[:1]
+    first = network.gradient(network.parameters(), images, target)
+    with torch.no_grad():
+        module(torch.rand(8, 1, 4, 4))  # moves the running means
+        module[4].weight.zero_()
+    again = network.gradient(network.parameters(), images, target)
+    assert all(map(torch.equal, first.tensors(), again.tensors()))
+
+
+def test_a_number_as_parameter_and_an_unused_one_have_gradients_too():
+    class Scaled(Classifier):
+        def __init__(self):
+            super().__init__()
+            output = self.output
+            del self.output
+            self.scale = nn.Parameter(torch.tensor(2.0))
+            self.unused = nn.Parameter(torch.ones(2, 2))
+            self.output = output
+
+        def forward(self, images):
+            return self.output(self.scale * torch.tanh(self.first(images.flatten(1))))
+
+    network = ModuleNetwork(Scaled(), (1, 4, 4))
+    gradient = network.gradient(network.parameters(), torch.rand(2, 1, 4, 4), torch.eye(3)[:2])
+    shapes = [tuple(tensor.shape) for tensor in gradient.tensors()]
+    assert shapes[:2] == [(2, 1, 1), (2, 2, 2)]
+    assert (gradient.hidden[0] != 0).all()
+    assert (gradient.hidden[1] == 0).all()

@@ -61,7 +61,7 @@ class ModuleNetwork:
         object.__setattr__(self, "image_shape", require_image_shape(self.image_shape))
         _require_readable_weights(self.module)
         try:
-            attacked = copy.deepcopy(self.module).eval()
+            attacked = copy.deepcopy(self.module).eval().requires_grad_(False)
         except Exception as error:  # whatever the module holds decides what a copy may raise
             raise InputError(f"module cannot be copied ({_first_line(error)}), but must be.") from None
         object.__setattr__(self, "_attacked", attacked)
@@ -135,8 +135,10 @@ class ModuleNetwork:
         if not isinstance(scores, Tensor) or scores.shape != (2, self.classes):
             raise InputError(
                 f"module gives {describe(scores)} for 2 images, but must give class scores "
-                f"(2, {self.classes}), as many as its last linear layer has."
+                f"(2, {self.classes}), as many as the linear layer that is registered last."
             )
+        if scores.requires_grad:
+            raise InputError("module computes with weights of another module, but must hold all that it uses.")
         if not torch.equal(scores, again):
             raise InputError(
                 "module gives other class scores for the same images a second time, but must draw no random "
@@ -146,8 +148,8 @@ class ModuleNetwork:
             raise InputError(f"module uses its last linear layer {len(seen)} times, but must use it once.")
         if not torch.equal(scores, seen[0]):
             raise InputError(
-                "module changes the class scores after its last linear layer, but must end in that layer, "
-                "which the cross-entropy follows: take a softmax, a scale or an activation out."
+                "module gives other class scores than the linear layer that is registered last, but must end "
+                "in that layer: take a softmax, a scale or an activation after it out."
             )
         target = F.one_hot(torch.arange(2) % self.classes, self.classes).to(like)
         try:
@@ -176,8 +178,7 @@ class ModuleNetwork:
         seen: list[Tensor] = []
         hook = self.output.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
         try:
-            with torch.no_grad():
-                return self._attacked(images.clone()), seen
+            return self._attacked(images.clone()), seen
         except Exception as error:  # whatever the module does decides what it may raise
             raise InputError(
                 f"module does not take images of shape {tuple(images.shape)} ({_first_line(error)}), but "
