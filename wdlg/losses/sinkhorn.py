@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-from ot.batch import bregman_log_projection_batch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -153,6 +152,8 @@ def _scale(plan: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 def _log_rounds(log_kernel: Tensor, log_u: Tensor, log_v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The same iterations from the same potentials in the log domain."""
+    from ot.batch import bregman_log_projection_batch  # takes a second, and is hardly ever needed
+
     problems, n, m = log_kernel.shape
     result = bregman_log_projection_batch(
         log_kernel + log_u[:, :, None] + log_v[:, None, :],
