@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_info
 from wdlg import compiled
 from wdlg.attack import IDLG, Observation
 from wdlg.engine import Start, reconstruct
+from wdlg.gradients import Gradient
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet
@@ -61,8 +62,10 @@ def test_both_passes_bring_what_torch_brings(image_shape, shared, activation, dt
 
 def test_compiled_code_is_taken_where_it_fits_and_nowhere_else(monkeypatch):
     calls = []
-    run = compiled.run
-    monkeypatch.setattr("wdlg.compiled.gradient_pass.run", lambda *given: (calls.append(1), run(*given)))
+    read = compiled.as_array
+    monkeypatch.setattr(
+        "wdlg.compiled.gradient_pass.as_array", lambda given: (calls.append(1), read(given))[1]
+    )
     network = LeNet((1, 8, 8), 4)
     passes(network, attacks=2, shared=False, dtype=torch.float32)
     assert calls
@@ -100,6 +103,17 @@ def test_the_squared_distance_and_its_derivatives_are_those_of_torch(dtype):
         theirs = loss_and_derivatives()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, **CLOSE[dtype])
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_distance_that_is_infinite_in_one_parameter_is_infinite_and_a_number(place):
+    def gradient(value):
+        hidden = [torch.zeros(2, 3, 4) for _ in range(3)]
+        hidden[place][0] = value
+        return Gradient(tuple(hidden), torch.zeros(2, 2), torch.zeros(2, 2))
+
+    loss = SquaredEuclidean()(gradient(1e30), gradient(0.0))
+    assert loss.tolist() == [torch.inf, 0]
 
 
 def bumps(x):

@@ -138,7 +138,7 @@ class ModuleNetwork:
                 f"(2, {self.classes}), as many as the linear layer that is registered last."
             )
         if scores.requires_grad:
-            raise InputError("module computes with weights of another module, but must hold all that it uses.")
+            raise InputError("module computes with weights of another module, but must hold what it uses.")
         if not torch.equal(scores, again):
             raise InputError(
                 "module gives other class scores for the same images a second time, but must draw no random "

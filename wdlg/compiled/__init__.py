@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -31,7 +32,12 @@ def fits(*tensors: Tensor) -> bool:
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call compiled code with tensors. What it writes into must be contiguous."""
-    return function(*(a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments))
+    return function(*(as_array(one) if isinstance(one, Tensor) else one for one in arguments))
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The tensor's numbers as a contiguous array; the same memory if it is contiguous."""
+    return tensor.detach().contiguous().numpy()
 
 
 @contextmanager

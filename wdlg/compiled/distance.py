@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wdlg.compiled import compile_loops, run
+from wdlg.compiled import as_array, compile_loops
 
 
 @compile_loops
@@ -31,23 +32,34 @@ def scaled_differences(ours, theirs, scale, out):  # type: ignore[no-untyped-def
             to[i] = twice * (x[i] - y[i])
 
 
-class SquaredDistance(torch.autograd.Function):
-    """``|ours - theirs|²`` of tensors (B, ...), (B,)."""
+class SquaredDistances(torch.autograd.Function):
+    """``start + |ours_1 - theirs_1|² + |ours_2 - theirs_2|² + ...`` of tensors (B, ...), (B,).
+
+    Called with start and then all of ours, then all of theirs.
+    """
 
     @staticmethod
-    def forward(ctx: Any, ours: Tensor, theirs: Tensor) -> Tensor:
-        x, y = (tensor.detach().reshape(len(tensor), -1).contiguous() for tensor in (ours, theirs))
-        out = x.new_zeros(len(x))
-        run(squared_distances, x, y, out)
-        ctx.shape = ours.shape
-        ctx.save_for_backward(x, y)
-        return out
+    def forward(ctx: Any, start: Tensor, *both: Tensor) -> Tensor:
+        rows = [as_array(tensor).reshape(len(tensor), -1) for tensor in both]
+        ctx.pairs = list(zip(rows[: len(rows) // 2], rows[len(rows) // 2 :], strict=True))
+        ctx.shapes = [tensor.shape for tensor in both[: len(both) // 2]]
+        total = as_array(start).copy()
+        for ours, theirs in ctx.pairs:
+            part = np.zeros_like(total)
+            squared_distances(ours, theirs, part)
+            total += part
+        return torch.from_numpy(total)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
-        x, y = ctx.saved_tensors
-        out = torch.empty_like(x)
-        run(scaled_differences, x, y, cotangent, out)
-        out = out.view(ctx.shape)
-        return out, -out if ctx.needs_input_grad[1] else None
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        scale = as_array(cotangent)
+        by_ours, by_theirs = [], []
+        # Of the flags the first is for start; the last half for theirs, which seldom need a derivative.
+        needed = ctx.needs_input_grad[1 + len(ctx.pairs) :]
+        for (ours, theirs), shape, both in zip(ctx.pairs, ctx.shapes, needed, strict=True):
+            out = np.empty_like(ours)
+            scaled_differences(ours, theirs, scale, out)
+            by_ours.append(torch.from_numpy(out).view(shape))
+            by_theirs.append(-by_ours[-1] if both else None)
+        return cotangent, *by_ours, *by_theirs

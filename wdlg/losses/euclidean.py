@@ -25,18 +25,13 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
     )
     if dummy.residual is not None or shared.residual is not None:
         total = total + residual_part(dummy, shared)
+    if compiled.fits(total, *dummy.hidden, *shared.hidden):
+        from wdlg.compiled.distance import SquaredDistances
+
+        return SquaredDistances.apply(total, *dummy.hidden, *shared.hidden)
     for ours, theirs in zip(dummy.hidden, shared.hidden, strict=True):
-        total = total + _squared_distance(ours, theirs)
+        total = total + (ours - theirs).square().flatten(1).sum(-1)
     return total
-
-
-def _squared_distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Of tensors (B, ...), (B,)."""
-    if compiled.fits(ours, theirs):
-        from wdlg.compiled.distance import SquaredDistance
-
-        return SquaredDistance.apply(ours, theirs)
-    return (ours - theirs).square().flatten(1).sum(-1)
 
 
 def residual_part(dummy: Gradient, shared: Gradient) -> Tensor:
