@@ -112,6 +112,15 @@ def test_impossible_networks_are_refused_by_name(arguments, name):
         LeNet(**arguments)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"count": 0}, {"bound": 0.0}, {"bound": float("inf")}, {"dtype": torch.int32}, {"dtype": "float32"}],
+)
+def test_impossible_initial_weights_are_refused_by_name(settings):
+    with pytest.raises(InputError, match=f"^{next(iter(settings))} is"):
+        LeNet((1, 8, 8), 4).initial_parameters(generator=torch.Generator(), **settings)
+
+
 def test_shapes_that_do_not_fit_are_refused_by_name():
     network = LeNet((1, 8, 8), 4)
     parameters, images, target = problem(network, attacks=3, networks=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attack import DLG, IDLG, Attack, Observation
+from wdlg.attack import DLG, IDLG, Attack, Observation, with_settings
 from wdlg.defences import ClippedNoise
 from wdlg.engine import Start, reconstruct
 from wdlg.errors import InputError
@@ -226,6 +226,14 @@ def test_lbfgs_refuses_a_memory_of_another_length():
 def test_adam_refuses_settings_out_of_range(settings):
     with pytest.raises(InputError, match=rf"^{next(iter(settings))} is"):
         Adam(**settings)
+
+
+def test_an_optimiser_without_a_learning_rate_gets_none():
+    class Fixed:
+        init = update = staticmethod(lambda *_: None)
+
+    with pytest.raises(InputError, match=r"^learning_rate is 0\.5, but .* has none to set"):
+        with_settings(replace(IDLG, optimizer=Fixed()), learning_rate=0.5)
 
 
 def test_an_attack_is_its_fields():

@@ -252,12 +252,17 @@ def with_settings(
 ) -> Attack:
     """The same attack with another budget or learning rate; None keeps what it has.
 
+    Raises:
+        InputError: a value is out of range, or the optimiser has no learning rate.
+
     >>> with_settings(DLG, learning_rate=0.5).optimizer.learning_rate
     0.5
     """
     if evaluations is not None:
         attack = replace(attack, evaluations=evaluations)
     if learning_rate is not None:
+        if not hasattr(attack.optimizer, "learning_rate"):
+            raise InputError(f"learning_rate is {learning_rate!r}, but {attack.optimizer} has none to set.")
         optimizer = replace(attack.optimizer, learning_rate=learning_rate)  # type: ignore[type-var]
         attack = replace(attack, optimizer=optimizer)
     return attack

@@ -27,7 +27,7 @@ from wdlg.errors import (
     require_not_negative,
     require_positive,
 )
-from wdlg.gradients import Gradient, from_tensors
+from wdlg.gradients import Gradient, from_tensors, require_alike_gradients
 from wdlg.losses.euclidean import norm, root, squared_euclidean
 
 Generators = Sequence[torch.Generator]
@@ -276,6 +276,7 @@ def relative_error(sent: Gradient, true: Gradient) -> Tensor:
 
 def cosine(sent: Gradient, true: Gradient) -> Tensor:
     """Cosine of the angle between two gradients over all parameters, (B,); 0 where one is zero."""
+    require_alike_gradients(sent, true)
     products = [
         (ours.double() * theirs.double()).sum((1, 2))
         for ours, theirs in zip(sent.tensors(), true.tensors(), strict=True)

@@ -160,8 +160,13 @@ class LeNet:
             generator: source of randomness.
             bound: half width of the uniform distribution.
             dtype: floating type of the parameters.
+
+        Raises:
+            InputError: a count, a bound or a type is out of range.
         """
         require_count("count", count)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"dtype is {dtype!r}, but must be a floating type of torch.")
         require_positive("bound", bound)
         # Drawn in single precision always, so that a seed means the same network in every precision.
         drawn = (torch.rand(count, *shape, generator=generator) for shape in self.parameter_shapes)

@@ -34,7 +34,7 @@ class SlicedWasserstein:
 
     def __post_init__(self) -> None:
         require_count("projections", self.projections)
-        require_count("seed", self.seed, at_least=0)
+        require_count("seed", self.seed, at_least=0, below=2**63)
         require_choice("root", self.root, ROOTS)
 
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
