@@ -214,6 +214,15 @@ def test_optimisers_refuse_what_is_not_of_their_state(optimizer):
         optimizer.init(torch.zeros(5))
 
 
+@pytest.mark.parametrize(
+    "name", ["previous_grad", "direction", "S", "Y", "SY", "YY", "taken", "scale", "inner"]
+)
+def test_a_state_of_lbfgs_with_a_part_of_another_shape_cannot_be_made(name):
+    state = LBFGS(history=3).init(torch.zeros(2, 5))
+    with pytest.raises(InputError, match="has shape"):
+        replace(state, **{name: getattr(state, name)[:1]})
+
+
 def test_lbfgs_refuses_a_memory_of_another_length():
     state = LBFGS(history=3).init(torch.zeros(2, 5))
     with pytest.raises(InputError, match="^state has room for 3 pairs, but must have it for 4"):

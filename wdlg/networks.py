@@ -37,7 +37,8 @@ class Parameters(Rows):
 
     Attributes:
         tensors: in the order of ``torch.nn.Module.parameters``, each with a leading axis N. In LeNet weights
-            are matrices: (N, 12, channels * 25) of a convolution, (N, K, M) of the output layer.
+            are matrices: (N, 12, channels * 25) of a convolution, (N, K, M) of the output layer. They must
+            not be changed in place, since what is derived from them is kept.
     """
 
     tensors: tuple[Tensor, ...]

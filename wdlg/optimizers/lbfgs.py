@@ -43,6 +43,9 @@ class LBFGSState(State):
         SY, YY: their inner products by slot, (B, H, H): s_i·y_j (kept for j not older than i) and y_i·y_j.
         taken: (B,), pairs written so far.
         scale: (B,), gamma.
+
+    Raises:
+        InputError: a field has another shape.
     """
 
     inner: Tensor
@@ -57,6 +60,20 @@ class LBFGSState(State):
     YY: Tensor
     taken: Tensor
     scale: Tensor
+
+    def __post_init__(self) -> None:
+        # Compiled loops trust these shapes.
+        attacks, n = self.x.shape
+        history = self.S.shape[1]
+        sizes = {
+            **dict.fromkeys(("previous_grad", "direction"), (attacks, n)),
+            **dict.fromkeys(("S", "Y"), (attacks, history, n)),
+            **dict.fromkeys(("SY", "YY"), (attacks, history, history)),
+        }
+        for field in fields(self)[1:]:
+            came, wanted = tuple(getattr(self, field.name).shape), sizes.get(field.name, (attacks,))
+            if came != wanted:
+                raise InputError(f"{field.name} has shape {came}, but must have shape {wanted}.")
 
 
 @dataclass(frozen=True)
