@@ -11,22 +11,25 @@ import numbers
 from collections.abc import Collection
 from typing import Any
 
+MOST_TOLD = 200
+"""Characters of a wrong value that a message repeats."""
+
 
 class InputError(ValueError):
     """A value that the user gave cannot be used; the message is one plain sentence."""
 
 
 def require_choice(name: str, value: Any, allowed: Collection[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``; raise :class:`InputError` otherwise."""
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.")
+    """Return ``value`` if it is one of the texts ``allowed``; raise :class:`InputError` otherwise."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} is {told(value)}, but must be one of {', '.join(allowed)}.")
     return value
 
 
 def require_flag(name: str, value: Any) -> bool:
     """Return ``value`` if it is True or False."""
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}, but must be True or False.")
+        raise InputError(f"{name} is {told(value)}, but must be True or False.")
     return value
 
 
@@ -35,14 +38,14 @@ def require_count(name: str, value: Any, *, at_least: int = 1, below: int | None
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < at_least or (below is not None and value >= below):
         upper = "" if below is None else f" and at most {below - 1}"
-        raise InputError(f"{name} is {value!r}, but must be a whole number, at least {at_least}{upper}.")
+        raise InputError(f"{name} is {told(value)}, but must be a whole number, at least {at_least}{upper}.")
     return int(value)
 
 
 def require_positive(name: str, value: Any) -> float:
     """Return ``value`` as a float if it is a finite number above zero."""
     if not _is_finite(value) or value <= 0:
-        raise InputError(f"{name} is {value!r}, but must be a finite number above 0.")
+        raise InputError(f"{name} is {told(value)}, but must be a finite number above 0.")
     return float(value)
 
 
@@ -51,10 +54,24 @@ def require_not_negative(name: str, value: Any, *, or_infinite: bool = False) ->
     infinite = or_infinite and isinstance(value, float) and value == math.inf
     if not infinite and (not _is_finite(value) or value < 0):
         allowed = "number, 0 or above, or inf" if or_infinite else "finite number, 0 or above"
-        raise InputError(f"{name} is {value!r}, but must be a {allowed}.")
+        raise InputError(f"{name} is {told(value)}, but must be a {allowed}.")
     return float(value)
 
 
+def told(value: Any) -> str:
+    """What came, for a message: on one line, and cut where it is long.
+
+    >>> told("cifar")
+    "'cifar'"
+    """
+    text = " ".join(line.strip() for line in repr(value).splitlines())
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
+
+
 def _is_finite(value: Any) -> bool:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float reaches
+        return False
