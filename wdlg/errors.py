@@ -64,6 +64,8 @@ def told(value: Any) -> str:
     >>> told("cifar")
     "'cifar'"
     """
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):
+        value = value.item()  # numpy's numbers, whose repr names their type
     text = " ".join(line.strip() for line in repr(value).splitlines())
     return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
 

@@ -1,14 +1,18 @@
 """Sample files: what is written is read; a damaged or foreign file ends in one sentence, never in code."""
 
 import dataclasses
+import hashlib
 import io
 import os
+import pathlib
 import pickle
 import resource
+import struct
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +166,100 @@ WRONG = {
 }
 
 
+HAND_MADE = {
+    "images from 0 to 1": (
+        {"images": np.zeros((5, 6, 7, 3), np.float32)},
+        r"images is of type float32, but must be of type uint8: .* np.round\(255 \* images\)",
+    ),
+    "a tensor as torchvision gives it": ({"images": torch.zeros(5, 3, 6, 7)}, "images is of type float32"),
+    "images as a list": ({"images": [[[[0]]]]}, "images is of type int64, .* by images.astype"),
+    "images of 16 bits": ({"images": np.zeros((5, 6, 7, 3), np.uint16)}, "images is of type uint16"),
+    "channels first": (
+        {"images": np.zeros((5, 3, 6, 7), np.uint8)},
+        r"^images is of shape \(5, 3, 6, 7\), .*: its channels come first, .* images.transpose\(0, 2, 3, 1\)",
+    ),
+    "one image": ({"images": np.zeros((6, 7, 3), np.uint8)}, r"by images\[None\]"),
+    "grey without an axis": ({"images": np.zeros((5, 6, 7), np.uint8)}, r"by images\[..., None\]"),
+    "unequal images": ({"images": [[1], [1, 2]]}, "images is of type list and becomes no array"),
+    "a tensor that autograd follows": (
+        {"images": torch.zeros(5, requires_grad=True)},
+        "images is of type Tensor and becomes no array",
+    ),
+    "labels with a point": (
+        {"labels": np.zeros(5)},
+        "labels is of type float64, .* another of whole",
+    ),
+    "labels one-hot": ({"labels": np.eye(4, dtype=int)}, r"labels is of shape \(4, 4\)"),
+    "labels true or false": ({"labels": np.ones(5, bool)}, "labels is of type bool"),
+    "a label that is missing": ({"labels": [0, 1, 2, 3, None]}, "labels is of type object"),
+    "a label beyond int64": ({"labels": np.full(5, 2**64 - 1, np.uint64)}, "labels is between 18446744073"),
+    "a count with a point": ({"num_classes": 4.0}, "num_classes is 4.0"),
+    "one text for all splits": ({"split": "test"}, r"split is of shape \(\), but must be of shape \(5,\)"),
+    "no sources": ({"source": None}, "source is of type object"),
+    "one text for all names": ({"class_names": "abcd"}, r"class_names is of shape \(\)"),
+    "names missing": ({"class_names": ("a", "b")}, r"class_names is of shape \(2,\), .* \(4,\)"),
+    "no name": ({"name": ""}, "name is '', but must be the name"),
+    "another shape than the catalogue's": (
+        {"name": "lfw"},
+        r"images is of shape \(5, 6, 7, 3\), but must be of shape \(N, \*\(32, 32, 3\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), HAND_MADE.values(), ids=HAND_MADE)
+def test_a_hand_made_sample_is_right_or_refused(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        dataclasses.replace(sample(), **changes)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.uint64, ">i8"])
+def test_labels_of_any_whole_numbers_give_the_same_sample(kind):
+    one = sample()
+    other = dataclasses.replace(one, labels=one.labels.astype(kind), num_classes=np.int64(4))
+    assert other.labels.dtype == np.int64
+    assert other.digest() == one.digest()
+
+
+def test_lists_and_tensors_that_change_no_value_give_the_same_sample():
+    one = sample()
+    other = Sample(
+        name=one.name,
+        images=torch.from_numpy(one.images),
+        labels=one.labels.tolist(),
+        class_names=list(one.class_names),
+        num_classes=4,
+        split=one.split.tolist(),
+        source=one.source.astype(object),
+    )
+    assert other.digest() == one.digest()
+    assert other.class_names == ("a", "b", "c", "d")
+    for field in ("split", "source"):
+        np.testing.assert_array_equal(getattr(other, field), getattr(one, field))
+
+
+def test_images_that_torch_could_not_read_as_they_stand_are_copied():
+    one = sample()
+    mirrored = dataclasses.replace(one, images=one.images[:, :, ::-1])
+    assert torch.equal(mirrored.tensor(), one.tensor().flip(3))
+    fixed = one.images.copy()
+    fixed.flags.writeable = False
+    assert torch.equal(dataclasses.replace(one, images=fixed).tensor(), one.tensor())
+
+
+def test_the_digest_is_the_one_that_committed_records_were_made_with():
+    tiny = Sample(
+        name="tiny",
+        images=np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1),
+        labels=np.array([1, 0]),
+        class_names=(),
+        num_classes=np.int64(2),
+        split=["test", "test"],
+        source=["one", "two"],
+    )
+    content = repr(((2, 3, 4, 1), 2)).encode() + bytes(range(24)) + struct.pack("<2q", 1, 0)
+    assert tiny.digest() == hashlib.sha256(content).hexdigest()
+
+
 @pytest.mark.parametrize(("changes", "sentence"), WRONG.values(), ids=WRONG)
 def test_content_that_is_not_a_samples_is_named(tmp_path, changes, sentence):
     np.savez(tmp_path / "wrong.npz", **parts(**changes))
@@ -179,6 +277,72 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
     with pytest.raises(InputError, match="wdlg data fetch svhn"):
         data.load("svhn", tmp_path)
     assert not data.is_present("svhn", tmp_path)
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+NO_SAMPLE_FILES = {
+    "an empty file": b"",
+    "half a file": npz(**parts())[:-100],
+    "text": b"no images",
+    "one array": npy(np.arange(6)),
+    "another archive": npz(pictures=np.arange(6)),
+}
+
+
+@pytest.mark.parametrize("content", NO_SAMPLE_FILES.values(), ids=NO_SAMPLE_FILES)
+def test_a_file_that_is_no_sample_file_is_neither_present_nor_missing(tmp_path, content):
+    (tmp_path / "svhn.npz").write_bytes(content)
+    for function in (data.is_present, data.load):
+        with pytest.raises(InputError, match="^sample file .*svhn.npz"):
+            function("svhn", tmp_path)
+
+
+def test_a_folder_or_a_pipe_in_a_sample_files_place_is_named_without_waiting_for_it(tmp_path):
+    (tmp_path / "svhn.npz").mkdir()
+    os.mkfifo(tmp_path / "lfw.npz")
+    for name, reason in (("svhn", "it is a folder"), ("lfw", "it is no ordinary file")):
+        with pytest.raises(InputError, match=rf"^sample file .*{name}.npz cannot be read \({reason}\)"):
+            data.is_present(name, tmp_path)
+
+
+def test_presence_is_told_without_reading_an_image(tmp_path, monkeypatch):
+    write_sample(
+        dataclasses.replace(sample(), images=np.zeros((5, 32, 32, 3), np.uint8)), tmp_path / "svhn.npz"
+    )
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", None)
+    assert data.is_present("svhn", tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write_sample(sample(), tmp_path / "other.npz")
+
+    def forbidden(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "open", forbidden)
+    with pytest.raises(InputError, match=r"other.npz cannot be read \(Permission denied\)"):
+        read_sample(tmp_path / "other.npz")
+
+
+def test_a_data_folder_that_is_a_file_is_refused_and_one_that_cannot_be_has_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="^data_dir is .*file', but must be a folder"):
+        data.data_dir(tmp_path / "file")
+    assert not data.is_present("svhn", "a" * 300)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WDLG_DATA", "~/samples")
+    assert data.data_dir() == tmp_path / "samples"
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
