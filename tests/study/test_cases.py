@@ -1,10 +1,14 @@
 """The cases of a study are decided by its seed alone, case by case."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wdlg.defences import Noise
 from wdlg.errors import InputError
 from wdlg.study import Design, draw
 
@@ -54,11 +58,47 @@ def test_fewer_classes_use_only_images_with_a_label_below(digits):
 def test_an_image_can_be_chosen_by_its_position(digits):
     cases = draw(digits, Design(networks=1, images=1, first_image=17))
     assert torch.equal(cases.truth[0], digits.tensor([17])[0])
-    with pytest.raises(InputError, match="^index is 1797"):
+    with pytest.raises(InputError, match="^first_image is 1797"):
         draw(digits, Design(networks=1, images=1, first_image=1797))
 
 
-@pytest.mark.parametrize(("name", "value"), [("networks", 0), ("images", -1), ("seed", -1), ("images", 1.5)])
+def test_the_images_after_a_chosen_one_are_the_next_of_its_pool_with_a_label_below_classes(digits):
+    design = Design(networks=3, images=1, first_image=5, pool="development")
+    assert draw(digits, design).image_index.tolist() == [5, 10, 15]
+    end = replace(design, first_image=len(digits) - 2)  # 1795, after which the pool begins again
+    assert draw(digits, end).image_index.tolist() == [1795, 0, 5]
+    low = np.flatnonzero(digits.labels < 3)
+    few = draw(digits, Design(networks=4, images=1, first_image=int(low[2]), classes=3))
+    assert few.image_index.tolist() == low[2:6].tolist()
+    assert few.dummy_labels.shape == (4, 3)
+
+
+def test_a_chosen_image_outside_the_pool_or_the_classes_is_refused(digits):
+    with pytest.raises(InputError, match=r"^first_image is 7, .* in the pool 'development': 0, 5, 10 and so"):
+        draw(digits, Design(first_image=7, pool="development"))
+    high = int(np.flatnonzero(digits.labels == 9)[0])
+    with pytest.raises(InputError, match=rf"^first_image is {high}, an image with the label 9, .*, 3"):
+        draw(digits, Design(first_image=high, classes=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("networks", 0),
+        ("images", -1),
+        ("images", 1.5),
+        ("seed", -1),
+        ("activation", "elu"),
+        ("classes", 1),
+        ("classes", "3"),
+        ("first_image", -1),
+        ("first_image", True),
+        ("first_network", 0.0),
+        ("pool", ["all"]),
+        ("defence", "noise,level=0.01"),
+        ("defence", Noise),
+    ],
+)
 def test_impossible_designs_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"^{name} is"):
         Design(**{name: value})

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wdlg.attack import DLG, IDLG, WDLG
+from wdlg.errors import InputError
 from wdlg.study import Design, draw, paired, records, run_paired
 
 
@@ -109,3 +110,31 @@ def test_images_are_the_last_ones_whose_error_is_in_the_records(outcome):
 def test_truth_is_handed_on_unchanged(outcome, digits):
     images = outcome.records[outcome.records["method"] == "DLG"]["image"].to_numpy()
     assert torch.equal(torch.from_numpy(outcome.truth), digits.tensor(images))
+
+
+REFUSED = {
+    "one name twice": ({"attacks": [IDLG, WDLG, replace(IDLG, evaluations=3)]}, "^attacks holds 'iDLG' more"),
+    "no attack": ({"attacks": []}, "^attacks is empty"),
+    "one attack without a list": ({"attacks": IDLG}, "^attacks is the attack 'iDLG', but must be a list"),
+    "a name for an attack": (
+        {"attacks": ["idlg"]},
+        "^attacks holds 'idlg', but must hold at least one",
+    ),
+    "iterations that go back": ({"snapshot_iterations": (0, 5, 2)}, r"^snapshot_iterations is \(0, 5, 2\)"),
+    "an iteration twice": ({"snapshot_iterations": (1, 1)}, r"^snapshot_iterations is \(1, 1\)"),
+    "half an iteration": ({"snapshot_iterations": (0.5,)}, "^snapshot_iterations is 0.5"),
+    "an empty batch": ({"batch_size": 0, "processes": 2}, "^batch_size is 0"),
+}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_a_table_could_not_tell_apart_is_refused_before_anything_runs(digits, changes, sentence):
+    cases = draw(digits, Design(networks=1))
+    with pytest.raises(InputError, match=sentence):
+        run_paired(cases, **({"attacks": [replace(IDLG, evaluations=3)]} | changes))
+
+
+def test_attacks_may_come_one_by_one(digits):
+    cases = draw(digits, Design(networks=1))
+    outcome = run_paired(cases, (replace(attack, evaluations=3) for attack in (IDLG, DLG)))
+    assert outcome.records["method"].tolist() == ["iDLG", "DLG"]

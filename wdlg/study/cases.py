@@ -16,8 +16,8 @@ from torch import Tensor
 from wdlg.attack import Observation
 from wdlg.data import Sample
 from wdlg.defences import Defence
-from wdlg.errors import InputError, require_choice, require_count
-from wdlg.networks import LeNet, Parameters
+from wdlg.errors import InputError, require_choice, require_count, told
+from wdlg.networks import ACTIVATIONS, LeNet, Parameters
 
 POOLS = ("all", "development", "final")
 """Images that a study may use: all, or one of two parts without a common image."""
@@ -45,14 +45,17 @@ class Design:
         activation: of the networks, see :class:`~wdlg.networks.LeNet`.
         classes: output units of the networks; None for the data set's own number. With fewer, only images
             with a label below it are used.
-        first_image: None draws the order of the images from the seed; a number takes the sample's images
-            as they stand, from that position on.
+        first_image: None draws the order of the images from the seed; a number takes those images of the
+            sample that the pool and the classes leave, as they stand, from the image at that position on.
         first_network: number of the first network; its images and dummies are those that it has in a design
             that starts from 0.
         pool: which images may be drawn: "all", "development" (every fifth of the sample), or "final" (the
             others), so that a loss can be searched for on images that its final comparison does not use.
         defence: what is done to each gradient before it is sent, from :mod:`wdlg.defences`; None for nothing.
             Its random numbers belong to the case: they are the same for every strength of a defence.
+
+    Raises:
+        InputError: a count is out of range, or activation, pool or defence is unknown.
     """
 
     networks: int = 10
@@ -69,8 +72,19 @@ class Design:
         require_count("networks", self.networks)
         require_count("images", self.images)
         require_count("seed", self.seed, at_least=0)
+        require_choice("activation", self.activation, ACTIVATIONS)
+        if self.classes is not None:
+            require_count("classes", self.classes, at_least=2)
+        if self.first_image is not None:
+            require_count("first_image", self.first_image, at_least=0)
         require_count("first_network", self.first_network, at_least=0)
         require_choice("pool", self.pool, POOLS)
+        # A class can be called, too, but makes a defence instead of applying one.
+        if self.defence is not None and (not callable(self.defence) or isinstance(self.defence, type)):
+            raise InputError(
+                f"defence is {told(self.defence)}, but must be None or a defence with its settings, such as "
+                "Noise(0.01)."
+            )
 
 
 @dataclass(frozen=True)
@@ -146,7 +160,8 @@ def draw(sample: Sample, design: Design) -> Cases:
     """The cases of a design on a sample of images.
 
     Raises:
-        InputError: no image has a label below ``classes``, or ``first_image`` is beyond the sample.
+        InputError: no image of the pool has a label below ``classes``, or ``first_image`` is beyond the
+            sample, outside the pool, or has another label.
     """
     total = design.networks * design.images
     classes = sample.num_classes if design.classes is None else design.classes
@@ -167,8 +182,7 @@ def draw(sample: Sample, design: Design) -> Cases:
     if design.first_image is None:
         order = pool[torch.randperm(len(pool), generator=generator(design.seed, "image order"))]
     else:
-        require_count("index", design.first_image, at_least=0, below=len(sample))
-        order = torch.arange(len(sample)).roll(-design.first_image)
+        order = pool.roll(-_place(sample, design, pool, classes))
     first_case = design.first_network * design.images
     image_index = order[(first_case + torch.arange(total)) % len(order)]
     labels = torch.from_numpy(sample.labels)[image_index]
@@ -198,4 +212,21 @@ def draw(sample: Sample, design: Design) -> Cases:
         numbers=first_case + torch.arange(total),
         seed=design.seed,
         defence=design.defence,
+    )
+
+
+def _place(sample: Sample, design: Design, pool: Tensor, classes: int) -> int:
+    """The place of the first image among the positions of the pool (P,)."""
+    first = require_count("first_image", design.first_image, at_least=0, below=len(sample))
+    place = (pool == first).nonzero()
+    if len(place):
+        return int(place[0, 0])
+    if (label := sample.labels[first]) >= classes:
+        raise InputError(
+            f"first_image is {first}, an image with the label {label}, but its label must be below classes, "
+            f"{classes}."
+        )
+    positions = ", ".join(map(str, pool[:3].tolist()))
+    raise InputError(
+        f"first_image is {first}, but must be in the pool {design.pool!r}: {positions} and so on."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from wdlg.attack import Attack
 from wdlg.engine import BATCH_SIZE, require_device
-from wdlg.errors import require_count
+from wdlg.errors import InputError, require_count, told
 from wdlg.study.cases import Cases
 from wdlg.study.records import record
 
@@ -56,8 +57,8 @@ def run_paired(
 
     Args:
         cases: from :func:`~wdlg.study.draw`.
-        attacks: with names that differ.
-        snapshot_iterations: iterations whose images are kept.
+        attacks: at least one, with names that differ: the names are what tables and figures call them.
+        snapshot_iterations: iterations whose images are kept, ascending from 0.
         batch_size: attacks computed together in a process.
         processes: run in as many processes with one thread each, which is the fastest use of the cores; 1
             runs here, with torch's threads.
@@ -65,9 +66,13 @@ def run_paired(
         progress: show bars.
 
     Raises:
-        InputError: this machine does not have the device.
+        InputError: this machine does not have the device; no attacks, or two of one name; iterations that do
+            not ascend; a count out of range.
         KeyboardInterrupt: the user stopped the run.
     """
+    attacks = _with_names_that_differ(attacks)
+    snapshot_iterations = _ascending(snapshot_iterations)
+    require_count("batch_size", batch_size)
     require_count("processes", processes)
     require_device("device", device)
     groups = [cases.select(index) for index in _groups(cases, batch_size, processes)]
@@ -95,9 +100,36 @@ def run_paired(
         records=pd.concat(records, ignore_index=True),
         images=images,
         snapshots=snapshots,
-        snapshot_iterations=tuple(snapshot_iterations),
+        snapshot_iterations=snapshot_iterations,
         truth=cases.truth.numpy(),
     )
+
+
+def _with_names_that_differ(attacks: Sequence[Attack]) -> tuple[Attack, ...]:
+    """The attacks, if a table and a figure can tell them apart."""
+    if isinstance(attacks, Attack):
+        raise InputError(f"attacks is the attack {attacks.name!r}, but must be a list, such as [attack].")
+    attacks = tuple(attacks)
+    strangers = [one for one in attacks if not isinstance(one, Attack)]
+    if strangers or not attacks:
+        came = f"holds {told(strangers[0])}" if strangers else "is empty"
+        raise InputError(f"attacks {came}, but must hold at least one Attack and nothing else.")
+    names = [attack.name for attack in attacks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"attacks holds {twice!r} more than once, but names must differ: give another one with "
+            "dataclasses.replace(attack, name=...)."
+        )
+    return attacks
+
+
+def _ascending(iterations: Sequence[int]) -> tuple[int, ...]:
+    """The iterations, if they are whole numbers that ascend from 0."""
+    counts = tuple(require_count("snapshot_iterations", number, at_least=0) for number in iterations)
+    if any(later <= earlier for earlier, later in pairwise(counts)):
+        raise InputError(f"snapshot_iterations is {counts}, but must ascend, with no iteration twice.")
+    return counts
 
 
 def _groups(cases: Cases, batch_size: int, processes: int) -> list[Tensor]:
