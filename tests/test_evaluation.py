@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wdlg.attack import IDLG
+from wdlg.data import Sample
 from wdlg.engine import reconstruct
 from wdlg.errors import InputError
 from wdlg.evaluation import (
@@ -22,7 +23,7 @@ from wdlg.evaluation import (
     psnr,
     ssim,
 )
-from wdlg.study import Design, draw
+from wdlg.study import Design, draw, run_paired
 
 
 def pictures(seed, channels=3):
@@ -47,6 +48,16 @@ def test_equal_pictures_are_perfect():
     assert mse(truth, truth).tolist() == [0, 0]
     assert psnr(truth, truth).tolist() == [np.inf, np.inf]
     assert ssim(truth, truth) == pytest.approx([1, 1])
+
+
+def test_an_image_too_small_for_the_window_of_ssim_keeps_its_result_with_ssim_undefined():
+    stream = np.random.default_rng(0)
+    for side, defined in ((7, True), (6, False), (1, False)):
+        images = stream.integers(0, 256, (3, side, 9, 1), dtype=np.uint8)
+        small = Sample("small", images, [0, 1, 1], (), 2, ["own"] * 3, ["own"] * 3)
+        records = run_paired(draw(small, Design(networks=1)), [replace(IDLG, evaluations=3)]).records
+        assert np.isfinite(records[["mse", "psnr"]]).all(axis=None)
+        assert np.isfinite(records["ssim"]).all() == defined
 
 
 def test_psnr_is_minus_ten_log_mse_inside_the_range():

@@ -25,6 +25,9 @@ EXPLOSION = 10.0
 SUCCESS_THRESHOLDS = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
 """The MSE values of iDLG's Figure 1. Examples, not a definition of privacy."""
 
+SSIM_WINDOW = 7
+"""Side of the window in pixels over which SSIM compares."""
+
 
 def mse(images: Tensor, truth: Tensor) -> Tensor:
     """Mean squared error of each image (B, C, H, W) against the truth, (B,); infinite if not finite.
@@ -53,10 +56,15 @@ def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def ssim(images: Tensor, truth: Tensor) -> np.ndarray:
-    """Structural similarity, (B,), of images clamped to [0, 1], with a 7x7 window; 1 for equal images."""
+    """Structural similarity, (B,), of images clamped to [0, 1], with a 7x7 window; 1 for equal images.
+
+    NaN for images with a side below 7 pixels, on which no window fits.
+    """
+    if min(truth.shape[-2:]) < SSIM_WINDOW:
+        return np.full(len(truth), np.nan)
     return np.array(
         [
-            structural_similarity(original, picture, data_range=1.0, channel_axis=-1)
+            structural_similarity(original, picture, win_size=SSIM_WINDOW, data_range=1.0, channel_axis=-1)
             for original, picture in _pictures(truth, images)
         ]
     )
