@@ -4,62 +4,111 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from wdlg.data.files import open_file
 from wdlg.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+"""Formats that are read: of these it is known how deep their pixels are before Pillow makes bytes of them."""
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Pillow's names of pixels that are read: black and white, grey, of a palette, or RGB, with alpha or without.
+CMYK and Lab are colours of a device or an eye; what they are in RGB depends on a profile."""
+
+PNG_BIT_DEPTH = 24
+"""Place of the bit depth in a PNG file: in its first chunk, behind width and height."""
+
+TIFF_BITS_PER_SAMPLE = 258
 
 
 def read_image(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read a picture file as uint8 (height, width, channels).
+    """Read a picture file as uint8 (height, width, channels), turned as its metadata says.
 
     Colours become luminance where one channel is wanted; grey becomes three equal channels where three are.
     What would change the picture silently is refused instead: another size (resizing would attack another
-    picture than the one given), more than 8 bits a channel, and pixels that are not opaque.
+    picture than the one given), more than 8 bits a channel, more than one frame or page, colours that are not
+    RGB, and pixels that are not opaque.
 
     Args:
-        path: of a picture that Pillow can read.
+        path: of a picture, see ``FORMATS``.
         shape: (height, width, channels) that the network takes.
 
     Raises:
-        InputError: no such file, no picture, or a picture of another size, depth or with transparency.
+        InputError: no such file, no picture, or a picture of another size, depth, number of frames or kind of
+            colours, or with transparency.
     """
     height, width, channels = shape
     try:
-        # Pillow warns of enormous pictures, which are refused by their size, and of damaged metadata, which
-        # nobody reads here.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                _require_fit(path, picture, (width, height))
-                converted = _opaque(path, picture).convert("L" if channels == 1 else "RGB")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        file = open_file(path)
+    except OSError as error:
         raise InputError(
             f"image {path} cannot be opened ({error.strerror}), but must be a picture file."
         ) from None
-    except InputError:
-        raise
-    # Everything: Pillow's many decoders raise errors of many kinds, and each means that it cannot be read.
-    except Exception:
-        raise InputError(
-            f"image {path} is no picture that can be read, but must be a PNG, JPEG or the like."
-        ) from None
+    # Pillow warns of large pictures, which are refused by their size, and of damaged metadata, of which only
+    # the orientation is read here.
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            upright = _upright(path, file, (width, height))
+            converted = _opaque(path, upright).convert("L" if channels == 1 else "RGB")
+        except InputError:
+            raise
+        except Image.DecompressionBombError:
+            raise InputError(
+                f"image {path} has more pixels than Pillow opens (a decompression bomb?), but the network "
+                f"takes {width} x {height}."
+            ) from None
+        # Everything: Pillow's decoders raise errors of many kinds, and each means that it cannot be read.
+        except Exception:
+            raise InputError(
+                f"image {path} is no picture that can be read, but must be one of {', '.join(FORMATS)}."
+            ) from None
     return np.asarray(converted, dtype=np.uint8).reshape(shape)
 
 
-def _require_fit(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> None:
-    """Refuse a picture of another size (width, height) or of more than 8 bits a channel."""
-    if picture.size != size:
-        raise InputError(
-            f"image {path} is {picture.width} x {picture.height} pixels, but the network takes "
-            f"{size[0]} x {size[1]}."
-        )
-    # Modes of whole (I, I;16) and floating-point numbers (F): Pillow would cut off all values above 255.
-    if picture.mode.startswith(("I", "F")):
-        raise InputError(
-            f"image {path} has pixels of Pillow's mode {picture.mode}, but must have 8 bits a channel."
-        )
+def _upright(path: str | Path, file: BinaryIO, size: tuple[int, int]) -> Image.Image:
+    """The one picture in a file, turned as a viewer shows it, if it is of a size (width, height)."""
+    with Image.open(file, formats=FORMATS) as picture:
+        # First as it lies in the file, so that no picture is decoded that is far too large.
+        if sorted(picture.size) != sorted(size):
+            _refuse_size(path, picture, size)
+        bits = _bits(file, picture)
+        if bits > 8:
+            raise InputError(f"image {path} has {bits} bits a channel, but must have at most 8.")
+        if picture.mode not in MODES:
+            raise InputError(f"image {path} has pixels of the kind {picture.mode}, but must be grey or RGB.")
+        # A JPEG with a second picture in it is a "multi-picture" one.
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise InputError(f"image {path} has {frames} frames or pages, but must have one.")
+        upright = ImageOps.exif_transpose(picture)
+    if upright.size != size:
+        _refuse_size(path, upright, size)
+    return upright
+
+
+def _refuse_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> NoReturn:
+    raise InputError(
+        f"image {path} is {picture.width} x {picture.height} pixels, but the network takes "
+        f"{size[0]} x {size[1]}."
+    )
+
+
+def _bits(file: BinaryIO, picture: Image.Image) -> int:
+    """Bits a channel in the file. Pillow makes 8 of 16 in colour pictures, and says nothing."""
+    if picture.format == "PNG":
+        place = file.tell()
+        file.seek(PNG_BIT_DEPTH)
+        depth = file.read(1)[0]
+        file.seek(place)
+        return depth
+    if picture.format == "TIFF":
+        return max(picture.tag_v2.get(TIFF_BITS_PER_SAMPLE, (1,)))  # type: ignore[attr-defined]
+    return 8
 
 
 def _opaque(path: str | Path, picture: Image.Image) -> Image.Image:
