@@ -135,6 +135,7 @@ class Classifier(nn.Module):
 
     def __init__(self, *, scores=lambda logits: logits, features=lambda hidden: hidden, bias=True):
         super().__init__()
+        torch.manual_seed(0)
         self.first = nn.Linear(16, 6)
         self.output = nn.Linear(6, 3, bias=bias)
         self.scores, self.features = scores, features
@@ -191,6 +192,10 @@ class UsedTwice(nn.Module):
             "module gives other class scores than the linear layer",
         ),
         (Classifier(scores=torch.relu), "module gives other class scores than the linear layer"),
+        (
+            Classifier(scores=lambda logits: logits + torch.zeros(3)),
+            "module gives other class scores than the linear layer",
+        ),
         (Classifier(scores=lambda logits: logits[:, :2]), "module gives a float32 tensor of shape"),
         (Classifier(scores=lambda logits: (logits, 1)), "module gives of type tuple"),
         (RegisteredFirst(), "module gives .* as many as the linear layer that is registered last"),

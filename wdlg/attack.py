@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg import labels
-from wdlg.errors import InputError, require_choice, require_count, require_positive
+from wdlg.errors import InputError, require_choice, require_count, require_positive, told
 from wdlg.gradients import Gradient, rows_of
 from wdlg.losses import Loss, SquaredEuclidean, Wasserstein
 from wdlg.networks import Network, Parameters, require_parameters
@@ -78,18 +78,19 @@ class Attack:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(f"name is {self.name!r}, but must be a text that is not empty.")
+            raise InputError(f"name is {told(self.name)}, but must be a text that is not empty.")
         require_choice("label_rule", self.label_rule, labels.RULES)
         if isinstance(self.loss, type) or not callable(self.loss):
             raise InputError(
-                f"loss is {self.loss!r}, but must be a value of wdlg.losses, such as SquaredEuclidean()."
+                f"loss is {told(self.loss)}, but must be a value of wdlg.losses, such as SquaredEuclidean()."
             )
         if isinstance(self.optimizer, type) or not (
             callable(getattr(self.optimizer, "init", None))
             and callable(getattr(self.optimizer, "update", None))
         ):
             raise InputError(
-                f"optimizer is {self.optimizer!r}, but must be a value of wdlg.optimizers, such as LBFGS()."
+                f"optimizer is {told(self.optimizer)}, but must be a value of wdlg.optimizers, such as "
+                "LBFGS()."
             )
         require_count("evaluations", self.evaluations)
         require_positive("stop_loss", self.stop_loss)
@@ -262,7 +263,9 @@ def with_settings(
         attack = replace(attack, evaluations=evaluations)
     if learning_rate is not None:
         if not hasattr(attack.optimizer, "learning_rate"):
-            raise InputError(f"learning_rate is {learning_rate!r}, but {attack.optimizer} has none to set.")
+            raise InputError(
+                f"learning_rate is {told(learning_rate)}, but {attack.optimizer} has none to set."
+            )
         optimizer = replace(attack.optimizer, learning_rate=learning_rate)  # type: ignore[type-var]
         attack = replace(attack, optimizer=optimizer)
     return attack

@@ -26,6 +26,7 @@ from wdlg.errors import (
     require_flag,
     require_not_negative,
     require_positive,
+    told,
 )
 from wdlg.gradients import Gradient, from_tensors, require_alike_gradients
 from wdlg.losses.euclidean import norm, root, squared_euclidean
@@ -253,7 +254,7 @@ def parse(text: str) -> Defence:
         if not equals or key not in fields or key in given:
             allowed = ", ".join(f"{field}=VALUE" for field in fields) or "nothing"
             raise InputError(
-                f"defence {name} has {part!r}, but allowed after its name is {allowed}, each once."
+                f"defence {name} has {told(part)}, but allowed after its name is {allowed}, each once."
             )
         given[key] = _value(value)
     missing = [

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from wdlg import compiled, labels
 from wdlg.attack import DIVERGENCE, Attack, Observation, Reconstruction, Status
-from wdlg.errors import InputError, require_count
+from wdlg.errors import InputError, require_count, told
 from wdlg.gradients import Gradient
 from wdlg.networks import Network, Parameters
 from wdlg.optimizers import State
@@ -51,12 +51,12 @@ def require_device(name: str, value: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"{name} is {value!r}, but must be cpu, cuda, or cuda:1 and so on.")
+        raise InputError(f"{name} is {told(value)}, but must be cpu, cuda, or cuda:1 and so on.")
     found = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= found:
         raise InputError(
-            f"{name} is {value!r}, but torch {torch.__version__} finds {found or 'no'} CUDA devices here: "
-            "take cpu, or install a torch with CUDA and the driver that it needs."
+            f"{name} is {told(value)}, but torch {torch.__version__} finds {found or 'no'} CUDA devices "
+            "here: take cpu, or install a torch with CUDA and the driver that it needs."
         )
     return device
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from wdlg.errors import InputError
+from wdlg.errors import InputError, told
 from wdlg.gradients import Gradient, rows_of
 from wdlg.networks import Parameters, require_fitting, require_image_shape
 from wdlg.shapes import describe
@@ -57,7 +57,7 @@ class ModuleNetwork:
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
-            raise InputError(f"module is {self.module!r}, but must be a torch.nn.Module.")
+            raise InputError(f"module is {told(self.module)}, but must be a torch.nn.Module.")
         object.__setattr__(self, "image_shape", require_image_shape(self.image_shape))
         _require_readable_weights(self.module)
         try:
@@ -146,7 +146,9 @@ class ModuleNetwork:
             )
         if len(seen) != 1:
             raise InputError(f"module uses its last linear layer {len(seen)} times, but must use it once.")
-        if not torch.equal(scores, seen[0]):
+        values, place = seen[0]
+        # The very numbers, in the very place: a ReLU leaves scores equal that happen to be positive.
+        if not torch.equal(scores, values) or scores.data_ptr() != place:
             raise InputError(
                 "module gives other class scores than the linear layer that is registered last, but must end "
                 "in that layer: take a softmax, a scale or an activation after it out."
@@ -173,10 +175,12 @@ class ModuleNetwork:
                 "from that of a linear layer on features, but both must agree."
             )
 
-    def _scores_and_outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the module gives, and what its last linear layer gave each time that it was used."""
-        seen: list[Tensor] = []
-        hook = self.output.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+    def _scores_and_outputs(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, int]]]:
+        """What the module gives, and what its last linear layer gave each time: the numbers and their place."""
+        seen: list[tuple[Tensor, int]] = []
+        hook = self.output.register_forward_hook(
+            lambda _, __, output: seen.append((output.clone(), output.data_ptr()))
+        )
         try:
             return self._attacked(images.clone()), seen
         except Exception as error:  # whatever the module does decides what it may raise

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from wdlg import compiled
 from wdlg.convolution import KERNEL, PADDING, Convolution, patch_order, torch_order
-from wdlg.errors import InputError, require_choice, require_count, require_positive
+from wdlg.errors import InputError, require_choice, require_count, require_positive, told
 from wdlg.gradients import Gradient
 from wdlg.output_layer import OutputLayer
 from wdlg.rows import Rows
@@ -167,7 +167,7 @@ class LeNet:
         """
         require_count("count", count)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"dtype is {dtype!r}, but must be a floating type of torch.")
+            raise InputError(f"dtype is {told(dtype)}, but must be a floating type of torch.")
         require_positive("bound", bound)
         # Drawn in single precision always, so that a seed means the same network in every precision.
         drawn = (torch.rand(count, *shape, generator=generator) for shape in self.parameter_shapes)
@@ -273,7 +273,7 @@ class LeNet:
 def require_image_shape(value: Any) -> tuple[int, int, int]:
     """Return (channels, height, width) as a tuple, or raise :class:`InputError`."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
-        raise InputError(f"image_shape is {value!r}, but must be (channels, height, width).")
+        raise InputError(f"image_shape is {told(value)}, but must be (channels, height, width).")
     channels, height, width = (
         require_count(f"image_shape {name}", size)
         for name, size in zip(("channels", "height", "width"), value, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wdlg.errors import InputError, require_not_negative, require_positive
+from wdlg.errors import InputError, require_not_negative, require_positive, told
 from wdlg.optimizers.state import State, require_evaluation, require_start
 
 
@@ -73,10 +73,10 @@ class Adam:
         require_positive("learning_rate", self.learning_rate)
         require_positive("epsilon", self.epsilon)
         if not isinstance(self.betas, Sequence) or isinstance(self.betas, str) or len(self.betas) != 2:
-            raise InputError(f"betas is {self.betas!r}, but must be two numbers.")
+            raise InputError(f"betas is {told(self.betas)}, but must be two numbers.")
         for beta in self.betas:
             if require_not_negative("betas", beta) >= 1:
-                raise InputError(f"betas is {self.betas!r}, but both must be below 1.")
+                raise InputError(f"betas is {told(self.betas)}, but both must be below 1.")
         object.__setattr__(self, "betas", tuple(self.betas))  # a study file has lists
 
     def init(self, x: Tensor) -> AdamState:
