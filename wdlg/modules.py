@@ -176,7 +176,7 @@ class ModuleNetwork:
             )
 
     def _scores_and_outputs(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor, int]]]:
-        """What the module gives, and what its last linear layer gave each time: the numbers and their place."""
+        """What the module gives, and what its last linear layer gave each time: numbers and their place."""
         seen: list[tuple[Tensor, int]] = []
         hook = self.output.register_forward_hook(
             lambda _, __, output: seen.append((output.clone(), output.data_ptr()))
