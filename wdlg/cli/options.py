@@ -4,25 +4,88 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from wdlg.errors import InputError
 
+MISTAKE = 2
+STOPPED = 130
+PIPE_CLOSED = 141
+"""Exit codes. The last two are those of a program that a signal ends: 128 and its number, SIGINT's 2 and
+SIGPIPE's 13."""
+
 
 class PoliteGroup(click.Group):
-    """Turns a user's mistake into one sentence on standard error and exit code 2."""
+    """Turns all that a user can do something about into one sentence on standard error and an exit code.
+
+    The code is 2 for a mistake, for memory that is not there, and for a file or standard output that cannot
+    be read or written (a full disk, ``>&-``); 130 for Ctrl-C. When the reader of a pipe has seen enough
+    (``wdlg ... | head -1``), nothing is said, and the code is 141. Every other error is one of this program,
+    and keeps its traceback.
+    """
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        with _polite():
+            return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _polite():
             return super().invoke(ctx)
-        except InputError as error:
-            click.echo(f"wdlg: {error}", err=True)
-            ctx.exit(2)
-        except KeyboardInterrupt:
-            click.echo("wdlg: stopped.", err=True)
-            ctx.exit(130)
+
+
+@contextmanager
+def _polite() -> Iterator[None]:
+    """One sentence and the exit code for each error of :class:`PoliteGroup`."""
+    if sys.stderr is None:
+        sys.stderr = _nowhere()  # closed by the user, who does not want to be told anything
+    try:
+        if sys.stdout is None:
+            raise InputError("standard output is closed, but must be open for the result.")
+        yield
+    except InputError as error:
+        complain(error)
+        _end(MISTAKE)
+    except KeyboardInterrupt:
+        complain("stopped.")
+        _end(STOPPED)
+    except BrokenPipeError:
+        _end(PIPE_CLOSED)
+    except OSError as error:
+        where = "a file or standard output" if error.filename is None else repr(os.fspath(error.filename))
+        complain(f"{where} cannot be read or written ({error.strerror or error}).")
+        _end(MISTAKE)
+    except (MemoryError, RuntimeError) as error:
+        # torch says it in a RuntimeError: "can't allocate memory", "Tried to allocate 20.00 GiB".
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        complain("this asks for more memory than there is; ask for less.")
+        _end(MISTAKE)
+
+
+def complain(sentence: object) -> None:
+    """Say a sentence on standard error; where that is full, too, nothing is left but the exit code."""
+    with suppress(OSError):
+        click.echo(f"wdlg: {sentence}", err=True)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit. What standard output did not take is given up, or Python would try once more, and complain."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError):
+            setattr(sys, name, _nowhere())
+    sys.exit(code)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def option(*names: str, **settings: Any) -> Any:
