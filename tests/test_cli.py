@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 from small_study import CONTENT
 
-from wdlg import data
+from wdlg import data, study
 from wdlg.cli import main
+from wdlg.errors import InputError
 
 ATTACK = ("attack", "--dataset", "digits", "--evaluations", "40")
 KEYS = {
@@ -79,6 +81,34 @@ def test_attack_saves_a_figure(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_figure_that_cannot_be_written_costs_neither_the_result_nor_the_one_that_is_there(
+    tmp_path, monkeypatch
+):
+    target = tmp_path / "leak.png"
+    target.write_bytes(b"the figure of yesterday")
+
+    def full(figure, path, **settings):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    answer = run(*ATTACK, "--method", "idlg", "--figure", target, "--json")
+    assert answer.exit_code == 2
+    assert set(json.loads(answer.stdout)) == KEYS
+    assert answer.stderr.startswith("wdlg: figure is ")
+    assert answer.stderr.endswith("(No space left on device).\n")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the figure of yesterday"]
+
+
+def test_a_folder_in_the_figures_place_is_refused_before_the_attack(tmp_path, monkeypatch):
+    (tmp_path / "leak.png").mkdir()
+    monkeypatch.setattr(study, "run_paired", None)
+    answer = run(*ATTACK, "--method", "idlg", "--figure", tmp_path / "leak.png")
+    assert answer.exit_code == 2
+    assert "leak.png', but must be a file that ends in .png" in answer.stderr
+
+
 def test_attack_takes_a_picture_of_ones_own(tmp_path, digits):
     path = tmp_path / "mine.png"
     Image.fromarray(digits.images[3, :, :, 0]).save(path)
@@ -126,6 +156,40 @@ def test_data_list_tells_embedded_present_and_missing(tmp_path, digits):
     assert "wdlg data fetch fashion_mnist svhn cifar100 lfw" in text
 
 
+def test_data_list_tells_what_is_wrong_with_a_file_that_is_no_sample_file(tmp_path):
+    (tmp_path / "svhn.npz").touch()
+    rows = {row["name"]: row for row in result_of("data", "list", "--data-dir", tmp_path)["datasets"]}
+    assert not rows["svhn"]["present"]
+    assert rows["svhn"]["problem"].startswith(f"sample file {tmp_path / 'svhn.npz'} cannot be read")
+    assert {row["problem"] for name, row in rows.items() if name != "svhn"} == {None}
+    text = run("data", "list", "--data-dir", tmp_path).stdout
+    assert re.search(r"^svhn +unreadable ", text, re.MULTILINE)
+    assert rows["svhn"]["problem"] in text
+    assert "wdlg data fetch mnist fashion_mnist svhn cifar100 lfw" in text
+
+
+def test_data_fetch_goes_on_after_a_failure_and_tells_all_of_them(tmp_path, monkeypatch):
+    def fetch(name, folder, **settings):
+        if name in ("mnist", "lfw"):
+            raise InputError(f"dataset {name} could not be fetched.")
+        return folder / f"{name}.npz"
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    answer = run("data", "fetch", "--data-dir", tmp_path)
+    assert answer.exit_code == 2
+    assert [line.split(":")[0] for line in answer.stdout.splitlines()] == [
+        "fashion_mnist",
+        "svhn",
+        "cifar100",
+    ]
+    assert answer.stderr == (
+        "wdlg: dataset mnist could not be fetched.\nwdlg: dataset lfw could not be fetched.\n"
+    )
+    once = run("data", "fetch", "svhn", "svhn", "--data-dir", tmp_path)
+    assert once.exit_code == 0
+    assert once.stdout == f"svhn: {tmp_path / 'svhn.npz'}\n"
+
+
 def test_wdlg_data_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WDLG_DATA", str(tmp_path))
     assert str(tmp_path) in run("data", "list").stdout
@@ -144,6 +208,8 @@ MISTAKES = {
     "index beyond the sample": ((*ATTACK, "--method", "idlg", "--index", 5000), "--index is 5000"),
     "negative index": ((*ATTACK, "--method", "idlg", "--index", -1), "--index is -1"),
     "no evaluations": ((*ATTACK, "--method", "idlg", "--evaluations", 0), "--evaluations is 0"),
+    "evaluations beyond memory": ((*ATTACK, "--method", "idlg", "--evaluations", 10**12), "at most 10000000"),
+    "gradients beyond memory": (("labels", "--dataset", "digits", "--images", 10**12), "--images is 10000"),
     "no learning rate": ((*ATTACK, "--method", "idlg", "--learning-rate", 0), "learning_rate is 0.0"),
     "learning rate nan": ((*ATTACK, "--method", "idlg", "--learning-rate", "nan"), "learning_rate is nan"),
     "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
@@ -160,6 +226,10 @@ MISTAKES = {
     "defence without its setting": (("labels", "--dataset", "digits", "--defence", "noise"), "no 'level'"),
     "defence out of range": ((*ATTACK, "--method", "idlg", "--defence", "pruning,share=1"), "share is 1"),
     "unknown profile": (("book", "--profile", "huge"), "--profile is 'huge'"),
+    "data in a file": (("data", "list", "--data-dir", __file__), "data_dir is "),
+    "fetch into a file": (("data", "fetch", "mnist", "--data-dir", __file__), "data_dir is "),
+    "fetch of no images": (("data", "fetch", "mnist", "svhn", "--images", 0), "--images is 0"),
+    "fetch with a negative seed": (("data", "fetch", "mnist", "svhn", "--seed", -1), "--seed is -1"),
     "fetch of an embedded set": (("data", "fetch", "digits"), "NAME is 'digits'"),
 }  # fmt: skip
 

@@ -18,6 +18,10 @@ from wdlg.cli.options import (
 )
 from wdlg.errors import InputError, require_choice, require_count
 
+MOST_EVALUATIONS = 10_000_000
+MOST_IMAGES = 1_000_000
+"""What is asked for is held in memory, for each evaluation and for each gradient; this many take hours."""
+
 dataset_option = option("--dataset", metavar="NAME", required=True, help="Data set; see `wdlg data list`.")
 defence_option = option(
     "--defence",
@@ -76,7 +80,7 @@ def attack(
     against = _defence(defence)
     chosen = with_settings(
         METHODS[require_choice("--method", method, METHODS)],
-        evaluations=require_count("--evaluations", evaluations),
+        evaluations=require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1),
         learning_rate=learning_rate,
     )
     target = None if figure is None else _writable_png(figure)
@@ -107,19 +111,26 @@ def attack(
         },
         **({} if against is None else {"defence": defences.title(against)}),
     }
+    # The figure comes last: if it cannot be written, the result is not lost.
+    if as_json:
+        click.echo(json_text(result))
+    else:
+        _tell(result, chosen.name, "your picture" if image else f"image {position}", sample.class_names)
     if target is not None:
         from wdlg.figures import save, single_attack
 
         save(single_attack(outcome, chosen.name, start=cases.dummy_images.numpy()), target)
-    if as_json:
-        click.echo(json_text(result))
-        return
+        if not as_json:
+            click.echo(f"  figure     {target}")
+
+
+def _tell(result: dict[str, Any], name: str, what: str, names: tuple[str, ...]) -> None:
+    """Print the result of an attack."""
     from wdlg.attack import Status
 
-    names = sample.class_names
-    meaning = Status[str(row["status"]).upper()].meaning
-    click.echo(f"{chosen.name} on {dataset}, {'your picture' if image else f'image {position}'}")
-    if against is not None:
+    meaning = Status[str(result["status"]).upper()].meaning
+    click.echo(f"{name} on {result['dataset']}, {what}")
+    if "defence" in result:
         click.echo(
             f"  defence    {result['defence']}: relative error {result['relative_error']:.2g}, "
             f"cosine {result['cosine']:.3f}"
@@ -137,8 +148,6 @@ def attack(
     click.echo(
         f"  image      MSE {result['mse']:.3g}, PSNR {result['psnr']:.1f} dB, SSIM {result['ssim']:.3f}"
     )
-    if target is not None:
-        click.echo(f"  figure     {target}")
 
 
 @click.command()
@@ -171,7 +180,7 @@ def labels(
     from wdlg.study.labels import summarise
 
     require_choice("--activation", activation, ACTIVATIONS)
-    require_count("--images", images)
+    require_count("--images", images, below=MOST_IMAGES + 1)
     against = _defence(defence)
     table = compare_rules(
         data.load(dataset, data_dir),
@@ -229,8 +238,8 @@ def _own_picture(dataset: str, image: str, label: int | None) -> Any:
 def _writable_png(figure: str) -> Path:
     """The path of the figure, checked before the work starts."""
     path = Path(figure)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--figure is {figure!r}, but must end in .png.")
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"--figure is {figure!r}, but must be a file that ends in .png.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"--figure is {figure!r}, but its folder must exist and be writable.")
     return path
