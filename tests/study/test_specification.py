@@ -163,9 +163,8 @@ def test_a_defence_meets_the_cases_of_the_undefended_study(digits):
     assert (plain.dummy_images == noisy.dummy_images).all()
 
 
-def test_cells_without_a_defence_keep_the_settings_and_paths_that_they_had():
+def test_cells_without_a_defence_have_no_column_of_one():
     for cell in small_study().cells:
-        assert "defence" not in json.dumps(cell.settings())
         assert "defence" not in cell.columns()
 
 

@@ -107,7 +107,7 @@ def audit(
     data_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Audit:
-    """Check every file's digest, then recompute some attacks.
+    """Check every file's digest, whatever the store remembers of it, then recompute some attacks.
 
     Args:
         study, store: whose records.
@@ -117,10 +117,11 @@ def audit(
         progress: show a bar.
 
     Raises:
-        InputError: the store holds no attack of the study whose data set is present.
+        InputError: the store is not one of this study, or holds no attack of it whose data set is present.
     """
     require_count("--attacks", attacks)
-    states = {cell.path: store.state(cell) for cell in study.cells}
+    store.require_of(study)
+    states = {cell.path: store.held(cell, in_full=True).state for cell in study.cells}
     bad = [
         f"{path} {state.value}" for path, state in states.items() if state not in (State.DONE, State.MISSING)
     ]

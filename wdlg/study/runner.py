@@ -7,6 +7,7 @@ and taken up again leaves the same records as one that was not.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,6 @@ from tqdm import tqdm
 from wdlg import data
 from wdlg.errors import InputError, require_count
 from wdlg.evaluation import SUCCESS_THRESHOLDS
-from wdlg.labels import ANALYTIC
 from wdlg.study.cases import Cases, draw
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
@@ -32,6 +32,9 @@ from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.store import State, Store, provenance
 
 SUCCESS = SUCCESS_THRESHOLDS[0]
+
+LOOK_EVERY = 0.5
+"""Seconds after which a worker looks again whether the run that it works for is still there."""
 
 
 def run(
@@ -45,7 +48,8 @@ def run(
 ) -> list[str]:
     """Compute what is missing. Files that are no good records of the study are set aside first.
 
-    A run may be killed at any moment: the cells in hand are lost, and computed by the next run.
+    A run may be killed at any moment: its workers end with it, the cells in hand are lost, and are computed
+    by the next run.
 
     Args:
         study: what to compute.
@@ -59,7 +63,8 @@ def run(
         Sentences: what was set aside and why, and which data sets are missing.
 
     Raises:
-        InputError: unknown part.
+        InputError: unknown part; or the store is another study's, is in use by another run, or cannot be
+            written to.
         KeyboardInterrupt: stopped by the user; all finished cells are stored.
     """
     for name in parts:
@@ -68,43 +73,85 @@ def run(
             raise InputError(f"--part is {name!r}, but must be one of {', '.join(known)}.")
     require_count("processes", processes := (os.cpu_count() or 1) if processes is None else processes)
     cells = [cell for cell in study.cells if not parts or cell.part in parts]
-    remarks = _clear(store, study, cells)
-    absent = sorted({cell.dataset for cell in cells if not data.is_present(cell.dataset, data_dir)})
-    remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
-    left = [cell for cell in cells if cell.dataset not in absent and store.state(cell) is State.MISSING]
+    with store.taken(study):
+        remarks, left = _clear(store, study, cells)
+        absent = sorted({cell.dataset for cell in cells if not data.is_present(cell.dataset, data_dir)})
+        remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
+        _compute_all(
+            [cell for cell in left if cell.dataset not in absent],
+            store,
+            data_dir,
+            processes=processes,
+            title=study.name,
+            progress=progress,
+        )
+    return remarks
+
+
+def _clear(store: Store, study: Study, cells: Iterable[Cell]) -> tuple[list[str], list[Cell]]:
+    """Set aside what is in the way, and say so; and the cells that are left to compute."""
+    remarks = [
+        f"{path} is of no cell of this study: set aside as {store.set_aside(path)}."
+        for path in store.strangers(study.cells)
+        if path.suffix == ".parquet"
+    ]
+    left = []
+    for cell in cells:
+        state = store.state(cell)
+        if state is not State.DONE:
+            left.append(cell)
+            if state is not State.MISSING:
+                remarks.append(f"{cell.path} {state.value}: set aside as {store.set_aside(cell.path)}.")
+    return remarks, left
+
+
+def _compute_all(
+    cells: Sequence[Cell],
+    store: Store,
+    data_dir: str | Path | None,
+    *,
+    processes: int,
+    title: str,
+    progress: bool,
+) -> None:
+    """Compute and store cells by several processes, with a bar that counts the successes."""
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     with (
-        parallel_config("loky", n_jobs=processes, inner_max_num_threads=1),
+        parallel_config(
+            "loky",
+            n_jobs=max(1, min(processes, len(cells))),
+            inner_max_num_threads=1,
+            initializer=_end_with,
+            initargs=(os.getpid(),),
+        ),
         tqdm(
-            total=sum(cell.attacks for cell in left), desc=study.name, unit="attack", disable=not progress
+            total=sum(cell.attacks for cell in cells), desc=title, unit="attack", disable=not progress
         ) as bar,
     ):
-        tasks = (delayed(_compute_and_store)(cell, store, data_dir) for cell in left)
+        tasks = (delayed(compute_and_store)(cell, store, data_dir) for cell in cells)
         for cell, good in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
             sums = tally[cell.columns().get("method", "labels")]
             sums[0] += good
             sums[1] += cell.attacks
             bar.update(cell.attacks)
             bar.set_postfix_str(", ".join(f"{name} {one}/{all_}" for name, (one, all_) in tally.items()))
-    return remarks
 
 
-def _clear(store: Store, study: Study, cells: Iterable[Cell]) -> list[str]:
-    """Set aside what is in the way, and say so. Parts of files that a killed run left are deleted."""
-    remarks = []
-    for path in store.strangers(study.cells):
-        if path.suffix == ".part" and path.name.startswith("."):
-            (store.folder / path).unlink(missing_ok=True)
-        elif path.suffix == ".parquet":
-            remarks.append(f"{path} is of no cell of this study: set aside as {store.set_aside(path)}.")
-    for cell in cells:
-        state = store.state(cell)
-        if state not in (State.DONE, State.MISSING):
-            remarks.append(f"{cell.path} {state.value}: set aside as {store.set_aside(cell.path)}.")
-    return remarks
+def _end_with(runner: int) -> None:
+    """From now on, this process ends when the one that started it, whose number is given, has ended.
+
+    Also if that was killed: a process whose parent ends gets another parent.
+    """
+
+    def watch() -> None:
+        while os.getppid() == runner:
+            time.sleep(LOOK_EVERY)
+        os._exit(1)  # without waiting for the computation; a file that is being written is not yet there
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def _compute_and_store(cell: Cell, store: Store, data_dir: str | Path | None) -> tuple[Cell, int]:
+def compute_and_store(cell: Cell, store: Store, data_dir: str | Path | None) -> tuple[Cell, int]:
     """Compute a cell and store it; the cell, and in how many of its attacks the attacker had success."""
     started = time.perf_counter()
     sample = _load(cell.dataset, data_dir)
@@ -147,7 +194,7 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
                 images=cell.gradients,
                 activation=cell.activation,
                 seed=cell.seed,
-                rules=("bias_sign", "row_sum") if cell.defence is None else ANALYTIC,
+                rules=cell.rules,
                 defence=cell.defence,
             )
         cases = draw(sample, cell.design)
@@ -204,36 +251,35 @@ class Progress:
 
 def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
     """How far each group of a study has come, and what in the store is not as it should be."""
+    store.require_of(study)
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    attacks: dict[tuple[str, ...], int] = defaultdict(int)
+    successes: dict[tuple[str, ...], int] = defaultdict(int)
+    remarks = []
     for cell in study.cells:
         groups[cell.group].append(cell)
-    states = {cell.path: store.state(cell) for cell in study.cells}
-    remarks = [
-        f"{cell.path} {states[cell.path].value}."
-        for cell in study.cells
-        if states[cell.path] not in (State.DONE, State.MISSING)
-    ]
+        held = store.held(cell)
+        if held.state is State.DONE:
+            columns = ("correct", "rule") if isinstance(cell, LabelCell) else ("mse",)
+            seconds[cell.group].append(held.metadata["wall_seconds"])
+            attacks[cell.group] += cell.attacks
+            successes[cell.group] += _successes(held.table(columns).to_pandas())
+        elif held.state is not State.MISSING:
+            remarks.append(f"{cell.path} {held.state.value}.")
     remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]
-    rows, pace = [], {}
-    for group, cells in groups.items():
-        finished = [cell for cell in cells if states[cell.path] is State.DONE]
-        records = store.read_all(finished)
-        successes = 0
-        if len(records):
-            successes = _successes(records)
-            pace[group] = float(np.mean([store.metadata(cell)["wall_seconds"] for cell in finished]))
-        rows.append((group, cells, finished, successes))
+    pace = {group: float(np.mean(values)) for group, values in seconds.items()}
     table = []
-    for group, cells, finished, successes in rows:
-        left = len(cells) - len(finished)
+    for group, cells in groups.items():
+        done = len(seconds[group])
         known = (
             pace.get(group)
             or _mean([pace[other] for other in pace if other[0] == group[0]])
             or _mean(list(pace.values()))
         )
-        seconds = 0.0 if not left else None if known is None else left * known
-        attacks = sum(cell.attacks for cell in finished)
-        table.append(Progress(group, len(finished), len(cells), attacks, successes, seconds))
+        missing = len(cells) - done
+        left = 0.0 if not missing else None if known is None else missing * known
+        table.append(Progress(group, done, len(cells), attacks[group], successes[group], left))
     return table, remarks
 
 

@@ -8,21 +8,28 @@ defences. Each point of a grid is a :class:`Cell`, computed and stored on its ow
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
-
-import yaml
+from urllib.parse import quote
 
 from wdlg import data, losses, optimizers
-from wdlg.attack import Attack, with_settings
-from wdlg.defences import DEFENCES, Defence, describe, title
-from wdlg.errors import InputError, require_choice, require_count
-from wdlg.networks import ACTIVATIONS
-from wdlg.study.cases import POOLS, Design
+from wdlg.attack import DIVERGENCE, Attack, with_settings
+from wdlg.defences import DEFENCES, Defence, describe
+from wdlg.errors import InputError, require_choice, require_count, require_positive
+from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
+from wdlg.labels import ANALYTIC
+from wdlg.networks import ACTIVATIONS, CHANNELS, STRIDES, LeNet
+from wdlg.study import schema, study_file
+from wdlg.study.cases import DEVELOPMENT_EVERY, POOLS, STREAMS, Design
+from wdlg.study.labels import compare_rules
+from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS
 
 LOSSES = {
     "squared_euclidean": losses.SquaredEuclidean,
@@ -39,6 +46,12 @@ OPTIMIZERS = {
     "adam": optimizers.Adam,
 }
 """Names of matching losses and optimisers in a study file; the keys beside a name are its settings."""
+
+MOST_CELLS = 1_000_000
+"""In a study; more are a slip of the keyboard, and would fill the memory before the first is computed."""
+
+LONGEST_FILE_NAME = 200
+"""Characters; file systems allow 255, and the store adds to a name while a file is being written."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +76,11 @@ class AttackCell:
     @property
     def path(self) -> Path:
         """Where the store keeps the records, relative to its folder."""
-        name = re.sub(r"[^\w.]+", "-", self.attack.name).strip("-")
-        rates = () if self.rate is None else (f"rate-{self.rate:g}",)
+        rates = () if self.rate is None else (f"rate-{_number(self.rate)}",)
         return Path(
             self.part,
             self.dataset,
-            name,
+            _file_name(self.attack.name),
             *rates,
             *_defence_path(self.design.defence),
             f"network-{self.design.first_network:03}.parquet",
@@ -98,15 +110,22 @@ class AttackCell:
         }
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the records, for JSON. Settings at their default are left out."""
-        design = _changed(self.design)
-        if self.design.defence is not None:
-            design["defence"] = describe(self.design.defence)
+        """All that decides the records, for JSON; see :func:`_constants` for what no study file chooses."""
         return {
             "kind": self.kind,
             "dataset": self.dataset,
             "attack": describe_attack(self.attack),
-            "design": design,
+            "design": {**_fields(self.design), "defence": _described(self.design.defence)},
+            **_constants(bound=_default(LeNet.initial_parameters, "bound")),
+            "recorded": {
+                "divergence": DIVERGENCE,
+                "explosion": EXPLOSION,
+                "success_thresholds": SUCCESS_THRESHOLDS,
+                "trace_points": TRACE_POINTS,
+                "picture_iterations": PICTURE_ITERATIONS,
+                "picture_networks": PICTURE_NETWORKS,
+                "development_every": DEVELOPMENT_EVERY,
+            },
         }
 
 
@@ -114,7 +133,13 @@ class AttackCell:
 class LabelCell:
     """The analytic label rules on the gradients of one data set, each of a new network.
 
-    Without a defence these are the two of WDLG and iDLG, with one all of ``labels.ANALYTIC``.
+    Attributes:
+        part: of the study.
+        dataset: name in the catalogue.
+        activation: of the networks.
+        gradients: how many.
+        seed: decides images and networks.
+        defence: what is done to each gradient before it is sent; None for nothing.
     """
 
     kind: ClassVar[str] = "labels"
@@ -140,6 +165,11 @@ class LabelCell:
         """Gradients in the cell."""
         return self.gradients
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules: without a defence the two of WDLG and iDLG, with one all."""
+        return ("bias_sign", "row_sum") if self.defence is None else ANALYTIC
+
     def columns(self) -> dict[str, Any]:
         """What the records of this cell have in common."""
         return {
@@ -150,12 +180,17 @@ class LabelCell:
         }
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the records, for JSON."""
-        settings = dataclasses.asdict(self)
-        del settings["part"], settings["defence"]
-        if self.defence is not None:
-            settings["defence"] = describe(self.defence)
-        return {"kind": self.kind, **settings}
+        """All that decides the records, for JSON; see :func:`_constants` for what no study file chooses."""
+        settings = _fields(self)
+        del settings["part"]
+        return {
+            "kind": self.kind,
+            **settings,
+            "defence": _described(self.defence),
+            "rules": self.rules,
+            "dtype": _default(compare_rules, "dtype"),
+            **_constants(bound=_default(compare_rules, "bound")),
+        }
 
 
 Cell = AttackCell | LabelCell
@@ -185,11 +220,7 @@ def load(path: str | Path) -> Study:
     Raises:
         InputError: the file cannot be read, or something in it is unknown, missing or out of range.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"STUDY is {str(path)!r}, but must be a readable YAML file ({reason}).") from None
+    content = study_file.read(Path(path))
     try:
         return from_mapping(content)
     except InputError as error:
@@ -203,21 +234,25 @@ def from_mapping(content: Any) -> Study:
         InputError: something is unknown, missing or out of range.
     """
     top = _table("the study", content, required=("name", "seed", "attacks", "parts"), optional=("pool",))
+    study = _folder_name("name", top["name"])
     seed = require_count("seed", top["seed"], at_least=0)
-    pool = require_choice("pool", top.get("pool", "all"), POOLS)
+    pool = require_choice("pool", _entry("pool", top.get("pool", "all")), POOLS)
     attacks = {
-        str(name): build_attack(str(name), settings)
+        name: build_attack(_attack_name(name), settings)
         for name, settings in _table("attacks", top["attacks"]).items()
     }
+    _require_distinct_files("attacks", {name: _file_name(name) for name in attacks})
+    parts = _table("parts", top["parts"])
+    _require_distinct_files("parts", {name: _folder_name("a name in parts", name) for name in parts})
     cells: list[Cell] = []
-    for name, part in _table("parts", top["parts"]).items():
+    for name, part in parts.items():
         if "gradients" in _table(f"parts.{name}", part):
-            cells += _label_cells(str(name), part, seed)
+            cells += _label_cells(name, part, seed)
         else:
-            cells += _attack_cells(str(name), part, attacks, seed, pool)
+            cells += _attack_cells(name, part, attacks, seed, pool)
     # A stable sort: within one network the order of the file.
     cells.sort(key=lambda cell: cell.design.first_network if isinstance(cell, AttackCell) else 0)
-    return Study(str(top["name"]), tuple(cells))
+    return Study(study, tuple(cells))
 
 
 def build_attack(name: str, settings: Any) -> Attack:
@@ -229,20 +264,20 @@ def build_attack(name: str, settings: Any) -> Attack:
     where = f"attacks.{name}"
     fields = ("loss", "optimizer", "evaluations", "stop_loss")
     given = dict(_table(where, settings, required=("label_rule",), optional=fields))
-    for field, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        if field in given:
-            given[field] = _build(f"{where}.{field}", given[field], known)
+    known: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "optimizer": OPTIMIZERS}
+    for field, value in given.items():
+        at = f"{where}.{field}"
+        given[field] = _build(at, value, known[field]) if field in known else _entry(at, value)
     return Attack(name, **given)
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
-    """An attack as its description in a study file, without its name; defaults are left out."""
-    described = _changed(attack)
-    described.pop("name", None)
+    """An attack as its description in a study file, without its name and with every setting."""
+    described = _fields(attack)
+    del described["name"]
     for field, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        if value := described.get(field):
-            names = {built: name for name, built in known.items()}
-            described[field] = {"name": names[type(value)], **_changed(value)}
+        names = {built: name for name, built in known.items()}
+        described[field] = {"name": names[type(described[field])], **_fields(described[field])}
     return described
 
 
@@ -254,50 +289,51 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Attack], seed: int
         required=("datasets", "attacks", "networks", "images", "evaluations"),
         optional=("learning_rates", "optimizer", "activation", "classes", "networks_a_cell", "defences"),
     )
-    rates: Sequence[float | None] = _list(f"{where}.learning_rates", given.get("learning_rates", [None]))
+    rates: Sequence[float | None] = [None]
+    if "learning_rates" in given:
+        at = f"{where}.learning_rates"
+        rates = [require_positive(at, rate) for rate in _list(at, given["learning_rates"])]
     optimizer = _build(f"{where}.optimizer", given["optimizer"], OPTIMIZERS) if "optimizer" in given else None
     defences = _defences(where, given)
-    cells: list[Cell] = []
+    datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
+    chosen = _choices(f"{where}.attacks", given["attacks"], attacks)
     networks = require_count(f"{where}.networks", given["networks"])
     together = require_count(f"{where}.networks_a_cell", given.get("networks_a_cell", 1))
-    for network in range(0, networks, together):
-        for dataset in _list(f"{where}.datasets", given["datasets"]):
-            require_choice(f"{where}.datasets", dataset, data.CATALOGUE)
-            design = Design(
-                networks=min(together, networks - network),
-                images=given["images"],
-                seed=seed,
-                first_network=network,
-                pool=pool,
-                **{key: given[key] for key in ("activation", "classes") if key in given},
-            )
-            for attack_name in _list(f"{where}.attacks", given["attacks"]):
-                attack = attacks[require_choice(f"{where}.attacks", attack_name, attacks)]
-                if optimizer is not None:
-                    attack = replace(attack, optimizer=optimizer)
-                for rate, defence in itertools.product(rates, defences):
-                    set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
-                    against = replace(design, defence=defence)
-                    cells.append(AttackCell(name, dataset, set_up, against, rate))
+    firsts = range(0, networks, together)
+    count = len(firsts) * len(datasets) * len(chosen) * len(rates) * len(defences)
+    if count > MOST_CELLS:
+        raise InputError(f"{where} has {count:,} cells, but must have at most {MOST_CELLS:,}.")
+    choices = {key: _entry(f"{where}.{key}", given[key]) for key in ("activation", "classes") if key in given}
+    cells: list[Cell] = []
+    for network, dataset in itertools.product(firsts, datasets):
+        design = Design(
+            networks=min(together, networks - network),
+            images=given["images"],
+            seed=seed,
+            first_network=network,
+            pool=pool,
+            **choices,
+        )
+        for attack_name, rate, defence in itertools.product(chosen, rates, defences):
+            attack = attacks[attack_name]
+            if optimizer is not None:
+                attack = replace(attack, optimizer=optimizer)
+            set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
+            cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate))
     return cells
 
 
 def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
     where = f"parts.{name}"
     given = _table(where, part, required=("datasets", "activations", "gradients"), optional=("defences",))
-    defences = _defences(where, given)
+    gradients = require_count(f"{where}.gradients", given["gradients"])
     return [
-        LabelCell(
-            name,
-            require_choice(f"{where}.datasets", dataset, data.CATALOGUE),
-            require_choice(f"{where}.activations", activation, ACTIVATIONS),
-            require_count(f"{where}.gradients", given["gradients"]),
-            seed,
-            defence,
+        LabelCell(name, dataset, activation, gradients, seed, defence)
+        for dataset, activation, defence in itertools.product(
+            _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE),
+            _choices(f"{where}.activations", given["activations"], ACTIVATIONS),
+            _defences(where, given),
         )
-        for dataset in _list(f"{where}.datasets", given["datasets"])
-        for activation in _list(f"{where}.activations", given["activations"])
-        for defence in defences
     ]
 
 
@@ -305,14 +341,58 @@ def _defences(where: str, given: Mapping[str, Any]) -> list[Defence | None]:
     """The defences of a part, by name and settings; none at all where it does not speak of them."""
     if "defences" not in given:
         return [None]
-    return [
-        _build(f"{where}.defences", settings, DEFENCES)
-        for settings in _list(f"{where}.defences", given["defences"])
-    ]
+    where = f"{where}.defences"
+    built = [_build(where, settings, DEFENCES) for settings in _list(where, given["defences"])]
+    _require_distinct(where, built)
+    return built
+
+
+def _described(defence: Defence | None) -> dict[str, Any] | None:
+    return None if defence is None else describe(defence)
+
+
+def _constants(*, bound: float) -> dict[str, Any]:
+    """What decides the records and no study file chooses: numbers that have a name in the code.
+
+    What the code does with them is told by the revision in a record's provenance.
+
+    Args:
+        bound: half width of the uniform initial weights.
+    """
+    return {"network": {"channels": CHANNELS, "strides": STRIDES, "bound": bound}, "streams": STREAMS}
+
+
+def _default(function: Callable[..., Any], argument: str) -> Any:
+    return inspect.signature(function).parameters[argument].default
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+@cache
+def _file_name(attack: str) -> str:
+    """The folder of an attack's records: its name, with what file systems may not take written as %XX.
+
+    No two names share one, so the few names that keep an older form take it from whoever has it by itself.
+    """
+    older = {name: re.sub(r"[^\w.]+", "-", name).strip("-") for name in schema.NAMES}
+    quoted = quote(attack, safe="")
+    return older.get(attack) or (quoted.replace("-", "%2D") if quoted in older.values() else quoted)
+
+
+def _number(value: float) -> str:
+    """A number in a file's name: short where that is exact, so that no two share a file."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _defence_path(defence: Defence | None) -> tuple[str, ...]:
-    return () if defence is None else (re.sub(r"[^\w.]+", "-", title(defence)),)
+    if defence is None:
+        return ()
+    settings = describe(defence)
+    name = settings.pop("name")
+    values = {key: _number(value) if isinstance(value, float) else value for key, value in settings.items()}
+    return ("-".join([name, *(f"{key}-{value}" for key, value in values.items())]),)
 
 
 def _defence_columns(defence: Defence | None) -> dict[str, Any]:
@@ -330,19 +410,51 @@ def _build(where: str, settings: Any, known: Mapping[str, Any]) -> Any:
     fields = dataclasses.fields(built)
     required = [field.name for field in fields if field.default is field.default_factory]  # both are missing
     _require_keys(where, given, required, tuple(field.name for field in fields))
-    return built(**given)
+    return built(**{key: _entry(f"{where}.{key}", value) for key, value in given.items()})
 
 
-def _changed(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their default."""
-    changed = {}
-    for field in dataclasses.fields(value):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if (now := getattr(value, field.name)) != default:
-            changed[field.name] = now
-    return changed
+def _attack_name(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or name.startswith(".") or not name:
+        raise InputError(
+            f"attacks has the name {name!r}, but a name must be printable text that starts with no dot and "
+            "has no space at its ends."
+        )
+    if len(_file_name(name)) > LONGEST_FILE_NAME:
+        raise InputError(f"attacks has the name {reprlib.repr(name)}, but it must be shorter.")
+    return name
+
+
+def _folder_name(where: str, name: Any) -> str:
+    """A name that is a folder's as well."""
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"[^\W_]([\w.+ -]*[\w+-])?", name)
+        or len(name) > LONGEST_FILE_NAME
+        or name.casefold() in schema.RESERVED
+    ):
+        raise InputError(
+            f"{where} is {reprlib.repr(name)}, but must be text of letters, digits, spaces and . + - _ that "
+            f"begins with a letter or digit, does not end in a dot or space, and is not "
+            f"{' or '.join(schema.RESERVED)}."
+        )
+    return name
+
+
+def _require_distinct_files(where: str, files: Mapping[str, str]) -> None:
+    """No two names whose files differ in capitals only: many file systems do not tell these apart."""
+    taken: dict[str, str] = {}
+    for name, file in files.items():
+        other = taken.setdefault(file.casefold(), name)
+        if other != name:
+            raise InputError(
+                f"{where} has {other!r} and {name!r}, but names must differ in more than capitals."
+            )
+
+
+def _require_distinct(where: str, values: Sequence[Any]) -> None:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise InputError(f"{where} has {reprlib.repr(value)} twice, but each entry must be there once.")
 
 
 def _table(
@@ -350,7 +462,13 @@ def _table(
 ) -> Mapping[str, Any]:
     """A mapping with the required keys; others must be among ``optional`` unless that is None."""
     if not isinstance(given, Mapping):
-        raise InputError(f"{where} is {given!r}, but must be a table of keys and values.")
+        raise InputError(f"{where} is {reprlib.repr(given)}, but must be a table of keys and values.")
+    for key in given:
+        if not isinstance(key, str):
+            raise InputError(
+                f"{where} has the key {reprlib.repr(key)}, but a key must be text: write it in quotes (YAML "
+                "reads on, off, yes and no as True and False, and digits as a number)."
+            )
     if required or optional is not None:
         _require_keys(where, given, required, optional)
     return given
@@ -370,6 +488,21 @@ def _require_keys(
 
 
 def _list(where: str, given: Any) -> list[Any]:
+    """A list of at least one entry, none of them twice."""
     if not isinstance(given, list) or not given:
-        raise InputError(f"{where} is {given!r}, but must be a list of at least one entry.")
+        raise InputError(f"{where} is {reprlib.repr(given)}, but must be a list of at least one entry.")
+    _require_distinct(where, given)
     return given
+
+
+def _choices(where: str, given: Any, allowed: Collection[str]) -> list[str]:
+    return [require_choice(where, _entry(where, value), allowed) for value in _list(where, given)]
+
+
+def _entry(where: str, value: Any) -> Any:
+    """A single value, or a tuple for a list of them: settings are hashable."""
+    if isinstance(value, list):
+        return tuple(_entry(where, one) for one in value)
+    if isinstance(value, Mapping):
+        raise InputError(f"{where} is {reprlib.repr(value)}, but must be a single value.")
+    return value

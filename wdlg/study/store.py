@@ -1,22 +1,24 @@
 """The record store of a study: one Parquet file for each cell, complete or not there at all.
 
 A file carries, in its Parquet metadata, the settings that decide its records, where they were computed, and
-a digest of the records. So a file that was cut short, that belongs to other settings, or whose records were
-changed by hand is told from a good one by reading it.
+a digest. So a file that was cut short, that belongs to other settings, or that was changed by hand is told
+from a good one by reading it. The file ``store.json`` says whose records these are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,22 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from wdlg.study.specification import Cell
+from wdlg.errors import InputError
+from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
+from wdlg.study.specification import Cell, Study
 
 METADATA_KEY = b"wdlg"
 
-SET_ASIDE = "set-aside"
-"""Folder in the store for files that are not records of the study."""
+LOCK = ".lock"
+"""File in the store that a run holds locked. The system takes the lock back when the run ends, however."""
+
+PART = ".part"
+"""Ending of a file that is being written."""
+
+NO_DIGEST = "the SHA-256 of this file with this text in its place".ljust(64, ".")
+"""Stands where the digest will, while it is computed."""
 
 
 class State(Enum):
@@ -44,6 +55,30 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a store holds for a cell, read once.
+
+    Attributes:
+        cell: whose.
+        state: of its file.
+        metadata: settings and provenance; empty if there are none.
+        file: its content; None if it is no good file of records.
+        sha256: of the whole file; empty if there is none.
+    """
+
+    cell: Cell
+    state: State
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    file: pq.ParquetFile | None = None
+    sha256: str = ""
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The records of a cell that is done, one row for each attack; of these columns, or of all."""
+        assert self.file is not None
+        return self.file.read(columns=columns).replace_schema_metadata(None)
+
+
+@dataclass(frozen=True)
 class Store:
     """A folder of records.
 
@@ -53,19 +88,41 @@ class Store:
 
     folder: Path
 
-    def state(self, cell: Cell) -> State:
-        """What is there for a cell, by reading the whole file."""
+    def held(self, cell: Cell, *, in_full: bool = False) -> Held:
+        """What is there for a cell.
+
+        Args:
+            cell: whose records.
+            in_full: compute every digest, also of a file that ``store.json`` remembers as verified.
+
+        Raises:
+            InputError: the file is there, but this user or this disk does not let it be read.
+        """
         path = self.folder / cell.path
-        if not path.exists():
-            return State.MISSING
+        with self._refused("read"):
+            try:
+                content = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return Held(cell, State.MISSING)
+            except IsADirectoryError:
+                return Held(cell, State.CORRUPT)
+        sha256 = hashlib.sha256(content).hexdigest()
+        label = _read_label(self.folder) or {"verified": {}}
+        verified = not in_full and label["verified"].get(cell.path.as_posix()) == sha256
+        metadata: Mapping[str, Any] = {}
         try:
-            table = pq.read_table(path)
-            metadata = _metadata(table)
-            if metadata["digest"] != digest(table, metadata["settings"]):
-                return State.CHANGED
-        except (OSError, pa.ArrowException, KeyError, ValueError):
-            return State.CORRUPT
-        return State.DONE if metadata["settings"] == _as_json(cell.settings()) else State.FOREIGN
+            file = pq.ParquetFile(pa.BufferReader(content))
+            metadata = json.loads(file.metadata.metadata[METADATA_KEY])
+            if not verified and not _fits_its_digest(content, metadata, file):
+                return Held(cell, State.CHANGED, metadata)
+            same = complete(metadata["settings"]) == _as_json(cell.settings())
+        except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError):
+            return Held(cell, State.CORRUPT, metadata)
+        return Held(cell, State.DONE if same else State.FOREIGN, metadata, file, sha256)
+
+    def state(self, cell: Cell) -> State:
+        """What is there for a cell, in a word."""
+        return self.held(cell).state
 
     def write(self, cell: Cell, records: pd.DataFrame, *, wall_seconds: float, sample: str) -> None:
         """Store the records of a cell: the file appears complete, or not at all.
@@ -75,75 +132,227 @@ class Store:
             records: one row for each attack.
             wall_seconds: that the cell took.
             sample: digest of the images, see :meth:`wdlg.data.Sample.digest`.
+
+        Raises:
+            InputError: the folder cannot be written to, or the disk is full.
         """
-        table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
-        settings = _as_json(cell.settings())
         metadata = {
-            "settings": settings,
+            "schema": SCHEMA,
+            "settings": cell.settings(),
             "sample": sample,
             "wall_seconds": round(wall_seconds, 3),
-            "digest": digest(table, settings),
             **provenance(),
+            "digest": NO_DIGEST,
         }
-        path = self.folder / cell.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                pq.write_table(
-                    table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()}),
-                    file,
-                    compression="zstd",
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
+        sink = io.BytesIO()
+        # Without Arrow's own schema, a reader finds all metadata in one place.
+        with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
+        content = sink.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        self._put(cell.path, content.replace(NO_DIGEST.encode(), digest.encode()))
 
     def read(self, cell: Cell) -> pd.DataFrame:
         """The records of a cell that is done, with its part and group in front."""
-        records = pq.read_table(self.folder / cell.path).to_pandas()
-        for place, (name, value) in enumerate(cell.columns().items()):
-            records.insert(place, name, value)
-        return records
+        return self.read_all([cell])
 
     def read_all(self, cells: Iterable[Cell]) -> pd.DataFrame:
         """The records of all cells that are done, one table; empty if there is none."""
-        tables = [self.read(cell) for cell in cells if self.state(cell) is State.DONE]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        held = (self.held(cell) for cell in cells)
+        return as_frame([one for one in held if one.state is State.DONE])
 
-    def metadata(self, cell: Cell) -> dict[str, Any]:
+    def metadata(self, cell: Cell) -> Mapping[str, Any]:
         """Settings and provenance of a cell that is done."""
-        return _metadata(pq.read_schema(self.folder / cell.path))
+        return self.held(cell).metadata
 
     def strangers(self, cells: Iterable[Cell]) -> list[Path]:
         """Files in the store that are of no cell of the study, relative to its folder."""
-        known = {cell.path for cell in cells}
-        found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
-        return sorted(path for path in found if path not in known and path.parts[0] != SET_ASIDE)
+        known = {cell.path for cell in cells} | {Path(LABEL), Path(LOCK)}
+        return [
+            path
+            for path in self._files()
+            if path not in known and path.parts[0] != SET_ASIDE and not _is_part(path)
+        ]
 
     def set_aside(self, path: Path) -> Path:
         """Move a file, named relative to the store, out of the way without losing it; its new path."""
         target = self.folder / SET_ASIDE / path
-        target.parent.mkdir(parents=True, exist_ok=True)
         number = 0
         while target.exists():
             number += 1
             target = target.with_name(f"{path.name}.{number}")
-        os.replace(self.folder / path, target)
+        with self._refused("written to"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.folder / path, target)
         return target
 
+    def require_of(self, study: Study) -> None:
+        """Refuse a folder that is not the store of a study, nor empty, so that no other's files are touched.
 
-def digest(table: pa.Table, settings: Any) -> str:
+        A store of schema 1 does not say whose it is, and is known by any record that fits the study.
+
+        Raises:
+            InputError: the folder is none, belongs to another study, or holds other files.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"--store is {str(self.folder)!r}, but must be a folder.")
+        label = _read_label(self.folder)
+        owner = None if label is None else label["study"]
+        if owner is not None and owner != study.name:
+            raise InputError(
+                f"--store is {str(self.folder)!r}, but that is the store of the study {owner!r} and not of "
+                f"{study.name!r}."
+            )
+        if (
+            owner is None
+            and any(path.name not in (LOCK, LABEL) for path in self._files())
+            and not any(self.state(cell) is State.DONE for cell in study.cells)
+        ):
+            raise InputError(
+                f"--store is {str(self.folder)!r}, but must be a folder of records of the study "
+                f"{study.name!r}, or an empty one: it holds other files."
+            )
+
+    @contextmanager
+    def taken(self, study: Study) -> Iterator[None]:
+        """Hold the store for one run, alone. What a run that was killed left half-written is deleted.
+
+        Raises:
+            InputError: see :meth:`require_of`; or another run holds the store, or it cannot be written to.
+        """
+        self.require_of(study)
+        with self._refused("written to"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise InputError(
+                    f"--store is {str(self.folder)!r}, but another run is computing there: wait for it, or "
+                    "stop it."
+                ) from None
+        try:
+            with self._refused("written to"):
+                for path in self._files():
+                    if _is_part(path):
+                        (self.folder / path).unlink(missing_ok=True)
+            self._sign(study)
+            yield
+        finally:
+            lock.release()
+
+    def _sign(self, study: Study) -> None:
+        """Say whose store this is. Files of schema 1, whose digest takes long, are verified once, here."""
+        if _read_label(self.folder) is not None:
+            return
+        verified = {}
+        for cell in study.cells:
+            held = self.held(cell, in_full=True)
+            if held.state is State.DONE and "schema" not in held.metadata:
+                verified[cell.path.as_posix()] = held.sha256
+        label = {"study": study.name, "schema": SCHEMA, "verified": verified}
+        self._put(Path(LABEL), json.dumps(label, indent=1).encode() + b"\n")
+
+    def _put(self, path: Path, content: bytes) -> None:
+        """A file with this content, which appears complete or not at all."""
+        target = self.folder / path
+        with self._refused("written to"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=PART)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, target)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def _files(self) -> list[Path]:
+        """All files in the store, relative to its folder."""
+        return sorted(path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
+
+    @contextmanager
+    def _refused(self, done: str) -> Iterator[None]:
+        """What the system refuses becomes a sentence: a full disk, a folder that is a file or read-only."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"--store is {str(self.folder)!r}, but cannot be {done} ({error.strerror or error})."
+            ) from None
+
+
+def as_frame(held: Iterable[Held]) -> pd.DataFrame:
+    """The records of cells that are done as one table, each with its part and group in front."""
+    tables = []
+    for one in held:
+        table = one.table()
+        for place, (name, value) in enumerate(one.cell.columns().items()):
+            table = table.add_column(place, name, pa.repeat(value, len(table)))
+        tables.append(table)
+    if not tables:
+        return pd.DataFrame()
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    frame = joined.to_pandas()
+    for name in frame:  # what a cell does not have is NaN in every column
+        if frame[name].dtype.kind == "O" and joined[name].null_count:
+            frame[name] = frame[name].where(frame[name].notna(), float("nan"))
+    return frame
+
+
+def digest_of_schema_1(table: pa.Table, settings: Any) -> str:
     """SHA-256 of settings and records, column by column, whatever version wrote the file."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in table.column_names:
         values = json.dumps(table[name].to_pylist(), default=bytes.hex)
         sha.update(f"\n{name}:{values}".encode())
     return sha.hexdigest()
+
+
+def _fits_its_digest(content: bytes, metadata: Mapping[str, Any], file: pq.ParquetFile) -> bool:
+    """True if a file is as it was written."""
+    digest = metadata["digest"]
+    if "schema" not in metadata:
+        return bool(digest == digest_of_schema_1(file.read(), metadata["settings"]))
+    blank = content.replace(digest.encode(), NO_DIGEST.encode(), 1)
+    return hashlib.sha256(blank).hexdigest() == digest
+
+
+def _read_label(folder: Path) -> dict[str, Any] | None:
+    """What the file in a store says of it: study, schema, and the verified files of schema 1; None without.
+
+    Raises:
+        InputError: it cannot be read, or a later version wrote it.
+    """
+    path = folder / LABEL
+    try:
+        return _parse_label(path, path.stat().st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"--store is {str(folder)!r}, but its {LABEL} must be readable, and of no later version of wdlg "
+            "than this."
+        ) from None
+
+
+@lru_cache(maxsize=8)
+def _parse_label(path: Path, _: int) -> dict[str, Any]:
+    label = json.loads(path.read_bytes())
+    if label["schema"] > SCHEMA:
+        raise ValueError(label)
+    return {"study": str(label["study"]), "verified": dict(label["verified"])}
+
+
+def _is_part(path: Path) -> bool:
+    return path.suffix == PART and path.name.startswith(".")
 
 
 @cache
@@ -169,12 +378,6 @@ def _revision() -> str:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "not in a checkout"
-
-
-def _metadata(holder: Any) -> dict[str, Any]:
-    """The metadata of a table or of a schema."""
-    schema = holder if isinstance(holder, pa.Schema) else holder.schema
-    return json.loads((schema.metadata or {})[METADATA_KEY])
 
 
 def _as_json(settings: Any) -> Any:
