@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from small_study import CONTENT
 
-from wdlg import data, study
+from wdlg import data, project, study
 from wdlg.cli import main
 from wdlg.errors import InputError
+
+ROOT = Path(__file__).parents[1]
 
 ATTACK = ("attack", "--dataset", "digits", "--evaluations", "40")
 KEYS = {
@@ -320,3 +324,82 @@ def test_a_mistake_with_a_study_is_one_sentence(study_file, arguments, message):
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert not store.exists()
+
+
+def refusal(*arguments):
+    """The sentence of a study command that is refused."""
+    answer = run("study", *arguments)
+    assert answer.exit_code == 2, answer.output
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("wdlg: ")
+    assert answer.stderr.count("\n") == 1
+    return answer.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "audit"])
+@pytest.mark.parametrize("empty", [False, True], ids=["no folder", "an empty folder"])
+def test_without_records_nothing_is_judged(study_file, command, empty):
+    path, store = study_file
+    if empty:
+        store.mkdir()
+    assert f"--store is '{store}', but must hold" in refusal(command, path, "--store", store)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "audit", "report"])
+def test_a_folder_of_other_studies_is_refused_and_nothing_is_moved(study_file, tmp_path, command):
+    path, _ = study_file
+    for name in ("paper", "readings"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "network-000.parquet").write_text("of another study")
+    assert "it holds other files" in refusal(command, path, "--store", tmp_path / "results")
+    assert len(list((tmp_path / "results").rglob("*.parquet"))) == 2
+    paper = ROOT / "results" / "paper"
+    assert "the study 'paper' and not of 'small'" in refusal(command, path, "--store", paper)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "audit", "report"])
+def test_a_store_that_is_a_file_is_refused(study_file, command):
+    path, store = study_file
+    store.write_text("a file")
+    assert "must be a folder" in refusal(command, path, "--store", store)
+    assert store.read_text() == "a file"
+
+
+def test_a_foreign_file_is_refused_without_printing_it(tmp_path):
+    for content in (b"word " * 10**5, bytes(range(256)) * 100):
+        (tmp_path / "study.yaml").write_bytes(content)
+        assert len(refusal("report", tmp_path / "study.yaml")) < 400 + len(str(tmp_path))
+
+
+def shipped(tmp_path, monkeypatch):
+    """The project's studies and one part of its records, as a wheel brings them along."""
+    home = tmp_path / "site-packages" / "wdlg" / "shipped"
+    shutil.copytree(ROOT / "studies", home / "studies")
+    shutil.copytree(ROOT / "results" / "paper" / "labels", home / "results" / "paper" / "labels")
+    shutil.copy(ROOT / "results" / "paper" / "store.json", home / "results" / "paper")
+    monkeypatch.setattr(project, "SHIPPED", home)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return home
+
+
+def test_outside_a_checkout_a_study_of_the_project_has_the_records_that_came_with_it(tmp_path, monkeypatch):
+    home = shipped(tmp_path, monkeypatch)
+    for study in ("paper", home / "studies" / "paper.yaml"):
+        claims = {claim["id"]: claim for claim in json.loads(run("study", "report", study, "--json").stdout)}
+        assert claims["label-cost"]["verdict"] != "undecided"
+    # A study of the reader's own has no other's records, whatever its name.
+    shutil.copy(home / "studies" / "paper.yaml", "mine.yaml")
+    assert "'results/paper', but must hold records" in refusal("report", "mine.yaml")
+    # What the reader has computed comes first, and what is to be computed goes to the working folder.
+    Path("results/paper").mkdir(parents=True)
+    assert "'results/paper', but must hold records" in refusal("report", "paper")
+
+
+@pytest.mark.parametrize("name", ["papre", "x" * 300, "../paper"])
+def test_an_unknown_study_is_refused(name):
+    assert f"STUDY is {name!r}, but must be a readable YAML file" in refusal("report", name)
+
+
+def test_a_store_with_a_name_that_no_folder_can_have_is_refused(study_file):
+    assert "cannot be read (File name too long)" in refusal("run", study_file[0], "--store", "x" * 300)

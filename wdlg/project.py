@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -23,3 +24,20 @@ def locate(*parts: str) -> Path | None:
         if home is not None and home.joinpath(*parts).exists():
             return home.joinpath(*parts)
     return None
+
+
+def study_file(study: str) -> Path:
+    """The file of a study, which is named by its path or, if it is one of the project's, by its name."""
+    if not os.path.exists(study):  # which is False, not an error, also for what cannot be a path
+        for home in filter(None, (checkout(), SHIPPED)):
+            for file in (home / "studies").glob("*.yaml"):
+                if file.stem == study:
+                    return file
+    return Path(study)
+
+
+def records_beside(study_file: Path, name: str) -> Path | None:
+    """The records that came with a study of the project, by its file and its name; None if it has none."""
+    home = study_file.resolve().parent.parent
+    folder = home / "results" / name
+    return folder if home in (checkout(), SHIPPED.resolve()) and folder.is_dir() else None

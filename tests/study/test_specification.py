@@ -1,6 +1,7 @@
 """A study file means what it says, and a mistake in it is one sentence."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from wdlg.attack import DLG, IDLG, WDLG, Attack, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.optimizers import Adam, GradientDescent
-from wdlg.study import draw
+from wdlg.study import draw, schema, specification
 from wdlg.study.specification import build_attack, describe_attack, from_mapping, load
 
 
@@ -182,3 +183,192 @@ def test_a_mistake_in_a_defence_is_one_sentence(defences, message):
     parts = {"main": {**CONTENT["parts"]["main"], "defences": defences}}
     with pytest.raises(InputError, match=message):
         from_mapping({**CONTENT, "parts": parts})
+
+
+# Names and files
+
+
+def paths(**changes):
+    return [cell.path for cell in small_study(**changes).cells]
+
+
+def named(*names):
+    """Paths of the main part, with iDLG under these names."""
+    attacks = {name: {"label_rule": "row_sum"} for name in names}
+    part = {**CONTENT["parts"]["main"], "attacks": list(names), "networks": 1}
+    return paths(attacks=attacks, parts={"main": part})
+
+
+def test_names_that_differ_in_punctuation_only_have_files_of_their_own():
+    names = [
+        "iDLG",
+        "iDLG+",
+        "iDLG-",
+        "(iDLG)",
+        "iDLG tuned",
+        "iDLG-tuned",
+        "iDLG, tuned",
+        "iDLG%2B",
+        "../iDLG",
+    ]
+    found = named(*[name for name in names if not name.startswith(".")])
+    assert len(set(found)) == len(names) - 1
+    assert all(len(path.parts) == 4 for path in found)
+
+
+DEFENCES = ("parts", "main", "defences")
+LABELS, RULE, WDLG_LOSS = CONTENT["parts"]["labels"], {"label_rule": "row_sum"}, ("attacks", "WDLG", "loss")
+
+ATTACK_NAMES = st.one_of(
+    st.sampled_from(sorted(schema.NAMES)),
+    st.sampled_from(sorted(specification._file_name(name) for name in schema.NAMES)),
+    st.text("aA-+ ,.()%/\\é_~0", min_size=1),
+)
+
+
+@given(ATTACK_NAMES, ATTACK_NAMES)
+def test_no_two_names_share_a_file(first, second):
+    files = [specification._file_name(name) for name in (first, second)]
+    assert (files[0] == files[1]) == (first == second)
+    assert all("/" not in file and "\\" not in file for file in files)
+
+
+def test_rates_and_levels_that_are_nearly_the_same_have_files_of_their_own():
+    rates = [0.1, 0.1000000001, 1, 1.0000001, 1e6, 1000001]
+    part = {**CONTENT["parts"]["rates"], "learning_rates": rates}
+    found = paths(parts={"rates": part})
+    assert len(set(found)) == len(rates)
+    assert {path.parts[3] for path in found} >= {"rate-0.1", "rate-1", "rate-0.1000000001"}
+    levels = [{"name": "noise", "level": level} for level in (0.1, 0.1000000001, 1e20, 1e-20)]
+    part = {**CONTENT["parts"]["main"], "networks": 1, "attacks": ["iDLG"], "defences": levels}
+    found = paths(parts={"main": part})
+    assert len(set(found)) == len(levels)
+    assert "noise-level-0.1" in {path.parts[3] for path in found}
+
+
+def twice(value):
+    return [value, value]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_with("../../elsewhere", "name"), r"^name is '../../elsewhere', but must be text of letters"),
+        (_with("", "name"), "^name is '', but must be text"),
+        (_with(2024, "name"), "^name is 2024, but must be text"),
+        (_with("a\0b", "name"), "^name is 'a.x00b', but must be text"),
+        (_with(LABELS, "parts", "../../labels"), r"^a name in parts is '../../labels'"),
+        (_with(LABELS, "parts", ".."), r"^a name in parts is '..'"),
+        (_with(LABELS, "parts", ".hidden"), r"^a name in parts is '.hidden'"),
+        (_with(LABELS, "parts", "a/b"), r"^a name in parts is 'a/b'"),
+        (_with(LABELS, "parts", "a\\b"), r"^a name in parts is 'a..b'"),
+        (_with(LABELS, "parts", "end."), r"^a name in parts is 'end.'"),
+        (_with(LABELS, "parts", "Set-Aside"), r"^a name in parts is 'Set-Aside'"),
+        (_with(LABELS, "parts", "store.json"), r"^a name in parts is 'store.json'"),
+        (_with(LABELS, "parts", "x" * 300), r"^a name in parts is 'xxx.*\.\.\..*xxx'"),
+        (_with(LABELS, "parts", "Labels"), r"^parts has 'labels' and 'Labels'"),
+        (_with(RULE, "attacks", "idlg"), r"^attacks has 'iDLG' and 'idlg'"),
+        (_with(RULE, "attacks", ".."), r"^attacks has the name '..'"),
+        (_with(RULE, "attacks", ""), r"^attacks has the name ''"),
+        (_with(RULE, "attacks", "a\nb"), r"^attacks has the name 'a.nb'"),
+        (_with(RULE, "attacks", "é" * 90), r"^attacks has the name .* it must be shorter"),
+        (_with(RULE, "attacks", True), r"^attacks has the key True, but a key must be text"),
+        (_with(RULE, "attacks", 1), r"^attacks has the key 1, but a key must be text"),
+        (_with(twice("digits"), "parts", "main", "datasets"), "^parts.main.datasets has 'digits' twice"),
+        (_with(twice("iDLG"), "parts", "main", "attacks"), "^parts.main.attacks has 'iDLG' twice"),
+        (_with([1, 1.0], "parts", "rates", "learning_rates"), "^parts.rates.learning_rates has 1.0 twice"),
+        (_with(twice("relu"), "parts", "labels", "activations"), "activations has 'relu' twice"),
+        (
+            _with([{"name": "quantisation"}, {"name": "quantisation", "bits": 8}], *DEFENCES),
+            r"^parts.main.defences has Quantisation\(.*\) twice",
+        ),
+        (_with([None], "parts", "rates", "learning_rates"), "^parts.rates.learning_rates is None"),
+        (_with(["x"], "parts", "rates", "learning_rates"), "^parts.rates.learning_rates is 'x'"),
+        (_with([["digits"]], "parts", "main", "datasets"), r"^parts.main.datasets is \('digits',\)"),
+        (_with([{"a": 1}], "parts", "main", "attacks"), r"^parts.main.attacks is \{'a': 1\}, but must"),
+        (_with({"a": 1}, "pool"), r"^pool is \{'a': 1\}, but must be a single value"),
+        (_with({"a": 1}, "attacks", "iDLG", "label_rule"), r"^attacks.iDLG.label_rule is \{'a': 1\}"),
+        (_with(["row_sum"], "attacks", "iDLG", "label_rule"), r"^label_rule is \('row_sum',\)"),
+        (_with({"name": "wasserstein", "eps": {}}, *WDLG_LOSS), r"^attacks.WDLG.loss.eps is \{\}"),
+        (_with(10**9, "parts", "main", "networks"), "^parts.main has 2,000,000,000 cells, but"),
+        (list(range(10**5)), r"^the study is \[0, 1, 2, 3, 4, 5, \.\.\.\]"),
+    ],
+)  # fmt: skip
+def test_a_name_a_duplicate_or_an_entry_that_cannot_be_is_one_short_sentence(content, message):
+    with pytest.raises(InputError, match=message) as caught:
+        from_mapping(content)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+# Files that are no study files, and what YAML makes of text
+
+
+def load_text(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (yaml.safe_dump(CONTENT) + "seed: 4\n", "the key 'seed' is there twice"),
+        ("attacks: {a: {x: 1}, a: {x: 2}}", "line 1: the key 'a' is there twice"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "but must be a readable YAML file"),
+        (b"abc\0def", "but must be a readable YAML file"),
+        ("word " * 5000, "an entry has 24999 characters, and none may have more than 200"),
+        ("name: 2024-13-45", "month must be in 1..12"),
+        ("[" * 5000, "nested too deep"),
+        ("import os\nprint(os)", "study.yaml: the study is 'import os print.os.', but must be a table"),
+        ("name: x\non: 1\nseed: 1\nattacks: {}\nparts: {}", "has the key True, but a key must be text"),
+        ("? [a, b]\n: 1", "study.yaml"),
+        ("*" + "x" * 5000, "study.yaml"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_study_is_refused_in_one_short_sentence(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_text(tmp_path, text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_a_number_is_a_number_with_and_without_a_point(tmp_path):
+    text = yaml.safe_dump(CONTENT).replace("label_rule: row_sum", "label_rule: row_sum\n    stop_loss: 1e-8")
+    text = text.replace("- 0.1", "- 1E+3").replace("eps: 0.5", "eps: 5e-1")
+    study = load_text(tmp_path, text)
+    assert {cell.attack.stop_loss for cell in study.part("rates")} == {1e-8}
+    assert {cell.rate for cell in study.part("rates")} == {1000.0, 1.0}
+    assert {cell.attack.loss for cell in study.part("main")} >= {Wasserstein(eps=0.5)}
+
+
+def test_a_merged_key_may_be_replaced(tmp_path):
+    text = yaml.safe_dump({**CONTENT, "attacks": "HERE"})
+    attacks = "{iDLG: &base {label_rule: row_sum}, WDLG: {<<: *base, label_rule: bias_sign}}"
+    study = load_text(tmp_path, text.replace("HERE", attacks))
+    assert {cell.attack.label_rule for cell in study.part("main")} == {"row_sum", "bias_sign"}
+
+
+# Settings in full
+
+
+def test_the_description_of_an_attack_holds_every_setting():
+    for attack in (DLG, WDLG, Attack("x", "row_sum", optimizer=Adam())):
+        described = describe_attack(attack)
+        for field in ("loss", "optimizer"):
+            kind = type(getattr(attack, field))
+            assert set(described[field]) == {"name"} | {one.name for one in dataclasses.fields(kind)}
+        assert set(described) == {one.name for one in dataclasses.fields(Attack)} - {"name"}
+
+
+def test_settings_with_nothing_left_out_stay_as_they_are():
+    for cell in (*small_study().cells, *from_mapping(DEFENDED).cells):
+        settings = json.loads(json.dumps(cell.settings()))
+        assert schema.complete(settings) == settings
+
+
+def test_every_cell_can_be_a_key():
+    attacks = {"a": {"label_rule": "row_sum", "optimizer": {"name": "adam", "betas": [0.5, 0.9]}}}
+    part = {**CONTENT["parts"]["main"], "attacks": ["a"]}
+    study = small_study(attacks=attacks, parts={"main": part})
+    assert len(set(study.cells)) == 3

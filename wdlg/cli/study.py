@@ -10,27 +10,43 @@ from typing import Any
 import click
 
 from wdlg.cli.options import data_dir_option, json_option, json_text, option
-from wdlg.errors import require_count
+from wdlg.errors import InputError, require_count
+from wdlg.interruption import exit_code_of_request
 
 
 @click.group("study")
 def study_group() -> None:
-    """Run a study from its file, see how far it is, check its records, judge the paper's claims."""
+    """Run a study from its file, see how far it is, check its records, judge the paper's claims.
+
+    STUDY is a file, or the name of a study of the project: paper, quick, readings or defences.
+    """
 
 
 def _study_options(command: Any) -> Any:
     """The argument STUDY and the option --store, which all study commands take."""
-    store = option("--store", metavar="DIR", help="Folder of the records.  [default: results/NAME]")
+    store = option(
+        "--store",
+        metavar="DIR",
+        help="Folder of the records.  [default: results/NAME; where that is not there, and nothing is to be "
+        "computed, the records that came with the study]",
+    )
     return click.argument("study", metavar="STUDY")(store(command))
 
 
-def _open_study(study: str, store: str | None) -> tuple[Any, Any]:
+def _open_study(study: str, store: str | None, *, computes: bool = False) -> tuple[Any, Any]:
     """The study and its store."""
+    from wdlg import project
     from wdlg.study.specification import load
     from wdlg.study.store import Store
 
-    loaded = load(study)
-    return loaded, Store(Path(store or Path("results", loaded.name)))
+    file = project.study_file(study)
+    loaded = load(file)
+    folder = Path("results", loaded.name)
+    if store is not None:
+        folder = Path(store)
+    elif not computes and not folder.exists():
+        folder = project.records_beside(file, loaded.name) or folder
+    return loaded, Store(folder)
 
 
 @study_group.command("run")
@@ -43,14 +59,17 @@ def study_run(
 ) -> None:
     """Compute the cells that the store does not hold yet. May be stopped at any time, and run again.
 
+    Exit code 130, 143 or 129 if it was stopped by Ctrl-C, by a request to end, or with its terminal.
+
     Example:  wdlg study run studies/paper.yaml --part main
     """
     from wdlg.study.runner import run
 
-    loaded, records = _open_study(study, store)
-    remarks = run(
-        loaded, records, data_dir=data_dir, parts=parts, processes=processes, progress=sys.stderr.isatty()
-    )
+    loaded, records = _open_study(study, store, computes=True)
+    with exit_code_of_request():
+        remarks = run(
+            loaded, records, data_dir=data_dir, parts=parts, processes=processes, progress=sys.stderr.isatty()
+        )
     for remark in remarks:
         click.echo(f"wdlg: {remark}", err=True)
     click.echo(f"{loaded.name}: everything that can be computed here is in {records.folder}.")
@@ -154,6 +173,12 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
     from wdlg.study.ledger import from_store
 
     loaded, records = _open_study(study, store)
+    records.require_of(loaded)
+    if not any(os.path.exists(records.folder / cell.path) for cell in loaded.cells):
+        raise InputError(
+            f"--store is {str(records.folder)!r}, but must hold records of the study: run `wdlg study run "
+            f"{study}`, or name the folder where they are."
+        )
     entries = from_store(loaded, records, command=f"wdlg study run {study}")
     if as_json:
         click.echo(json_text([entry.as_json() for entry in entries]))
