@@ -403,6 +403,16 @@ def test_outside_a_checkout_the_build_says_so(tmp_path):
     assert re.fullmatch(r"wdlg: .*must be in a checkout of the repository.*\n", result.stderr)
 
 
+def test_a_second_build_of_a_checkout_is_refused_and_deletes_nothing(tmp_path):
+    root = checkout(tmp_path, {"00_summary": simple()})
+    with book._alone(book.find_checkout(root)):
+        (root / "book" / "executed").mkdir()
+        (root / "book" / "executed" / "of-the-first").write_text("")
+        with pytest.raises(InputError, match=r"is being built already, .* wait for the other, or stop it"):
+            book.build(root=root)
+        assert (root / "book" / "executed" / "of-the-first").exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     root = checkout(tmp_path, {"00_summary": simple()})
     (root / "book" / "executed").write_text("a file where a folder must be")
@@ -431,7 +441,7 @@ def test_a_request_to_end_ends_the_kernels_too(tmp_path, request_to_end):
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + request_to_end
     assert "Traceback" not in errors
     wait_until(lambda: not alive(kernel), seconds=20)
     assert not (root / "book" / "_build" / "html").exists()

@@ -26,10 +26,12 @@ from typing import Any
 import click
 import psutil
 import yaml
+from filelock import FileLock, Timeout
 
 from wdlg import project
 from wdlg.errors import InputError, require_choice, require_count
 from wdlg.exercises import write_exercises
+from wdlg.interruption import terminated_like_interrupted
 from wdlg.pages import MISSING
 from wdlg.slides import write_slides
 
@@ -144,25 +146,23 @@ def build(
         The page to open.
 
     Raises:
-        InputError: no checkout, unknown profile, bad count, or a folder that cannot be written to.
+        InputError: no checkout, unknown profile, bad count, another build of the same checkout, or a folder
+            that cannot be written to.
         BookError: a notebook failed, or the pages have a warning.
     """
     checkout = find_checkout(root)
     parameters = read_profile(checkout, profile)
     jobs = min(os.cpu_count() or 1, 2) if jobs is None else require_count("--jobs", jobs)
-    try:
-        _stage(checkout)
-    except OSError as error:
-        raise InputError(
-            f"the book's folder {checkout.executed} cannot be written to ({error.strerror or error}), "
-            "but must be."
-        ) from None
     environment = {**os.environ, **ONE_THREAD, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if data_dir is not None:
         environment["WDLG_DATA"] = str(Path(data_dir).resolve())
     started = time.perf_counter()
     names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
-    with _terminated_like_interrupted():
+    with terminated_like_interrupted(), _alone(checkout):
+        try:
+            _stage(checkout)
+        except OSError as error:
+            raise _cannot_write(checkout.executed, error) from None
         _compute_study(checkout, profile, jobs)
         _Execution(checkout, parameters, environment, names).run(jobs)
         _make_pages(checkout, environment)
@@ -172,16 +172,34 @@ def build(
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """A request to terminate raises KeyboardInterrupt, so that no kernel outlives the build."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _alone(checkout: Checkout) -> Iterator[None]:
+    """Hold the checkout for one build: another would delete what this one executes.
+
+    Raises:
+        InputError: another build holds it, or the book's folder cannot be written to.
+    """
+    folder = checkout.pages.parent
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"the checkout {checkout.root} is being built already, but must be built by one `wdlg book` at a "
+            "time: wait for the other, or stop it."
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        lock.release()
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the book's folder {folder} cannot be written to ({error.strerror or error}), but must be."
+    )
 
 
 def _stage(checkout: Checkout) -> None:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from wdlg.cli.options import data_dir_option, option
+from wdlg.interruption import exit_code_of_request
 
 
 @click.command("book")
@@ -23,7 +24,8 @@ def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
     from wdlg import book
 
     try:
-        book.build(profile, data_dir=data_dir, jobs=jobs)
+        with exit_code_of_request():
+            book.build(profile, data_dir=data_dir, jobs=jobs)
     except book.BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)

@@ -196,10 +196,11 @@ class Store:
         Raises:
             InputError: the folder is none, belongs to another study, or holds other files.
         """
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir():
-            raise InputError(f"--store is {str(self.folder)!r}, but must be a folder.")
+        with self._refused("read"):
+            if not self.folder.exists():
+                return
+            if not self.folder.is_dir():
+                raise InputError(f"--store is {str(self.folder)!r}, but must be a folder.")
         label = _read_label(self.folder)
         owner = None if label is None else label["study"]
         if owner is not None and owner != study.name:
