@@ -1,9 +1,15 @@
-"""What the notebooks share: data sets and studies that are there, measurements, numbers in prose."""
+"""What the notebooks share: data sets and studies that are there, measurements, numbers in prose.
+
+A reader's own study need not hold what a page speaks of. The page then shows what is there: a line that
+starts with ``MISSING`` says what is not, :func:`records` is a table with all its columns and no rows,
+:class:`Numbers` has a :class:`NotMeasured` for each name that it does not hold, and :func:`say` puts
+``NOT_MEASURED`` where the text would quote one.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +19,48 @@ import yaml
 
 from wdlg import data, project
 from wdlg.errors import InputError
+from wdlg.figures import NOT_MEASURED
+from wdlg.study.claims import rules
+from wdlg.study.comparison import NotMeasuredError
+from wdlg.study.expectations import SETTINGS
+from wdlg.study.ledger import gain_table
 from wdlg.study.runner import run
-from wdlg.study.specification import Study
+from wdlg.study.specification import AttackCell, Study
 from wdlg.study.specification import load as load_study
-from wdlg.study.store import Store
+from wdlg.study.statistics import Share, mcnemar, share
+from wdlg.study.store import State, Store
 
 MISSING = "MISSING:"
 """Starts a line about a data set without a sample file; the build repeats such lines in its log."""
+
+_WORDS = ("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence")
+_FLAGS = (
+    *("label_correct", "exploded", "below_0.01", "below_0.005", "below_0.001", "below_0.0005"),
+    *("below_0.0001", "correct", "undecided"),
+)
+_COUNTS = (
+    *("network", "case", "image", "label_true", "label_recovered", "iterations", "evaluations"),
+    *("iterations_to_success", "evaluations_to_success", "steps"),
+)
+_MEASURED = (
+    *("learning_rate", "seconds", "loss", "loss_first", "loss_best", "loss_at_truth", "mse", "mse_start"),
+    *("mse_best", "psnr", "ssim", "largest_bias_gradient", "relative_error", "cosine"),
+)
+_TRACES = ("trace_evaluation", "trace_iteration", "trace_loss", "trace_mse", "pictures")
+COLUMNS = {
+    **dict.fromkeys((*_WORDS, *_TRACES, *SETTINGS), object),
+    **dict.fromkeys(_FLAGS, bool),
+    **dict.fromkeys(_COUNTS, np.int64),
+    **dict.fromkeys(_MEASURED, float),
+}
+"""All columns that the records of any study have, with their type."""
 
 
 def present_samples(names: Sequence[str], data_dir: str | None = None) -> dict[str, data.Sample]:
     """The samples that are there, by name. Each one that is not is reported, never dropped in silence.
 
     Raises:
-        InputError: none of them is there.
+        InputError: one is not in the catalogue, or none of them is there.
     """
     samples = {}
     for name in names:
@@ -96,6 +130,157 @@ def study(
     for remark in remarks:
         print(MISSING, remark)
     return planned, stored
+
+
+def records(planned: Study, stored: Store, parts: Sequence[str], **wanted: Sequence[str]) -> pd.DataFrame:
+    """The records of some parts of a study, with all ``COLUMNS`` even where there is no row.
+
+    Args:
+        planned: the study.
+        stored: its records.
+        parts: of the study, together one table.
+        wanted: values of columns, such as ``method=("DLG", "iDLG")``. Each one without a row is reported, and
+            each part without one.
+    """
+    tables = {part: stored.read_all(planned.part(part)) for part in parts}
+    for part, table in tables.items():
+        if not len(table):
+            _report_missing(f"the part {part} has no records in the study {planned.name}")
+    table = pd.concat(list(tables.values()), ignore_index=True)
+    table = table.reindex(columns=list(dict.fromkeys((*table.columns, *COLUMNS))))
+    if not len(table):
+        return table.astype(COLUMNS)
+    for column, values in wanted.items():
+        for value in values:
+            if value not in set(table[column]):
+                where = f"the study {planned.name} (part {', '.join(parts)})"
+                _report_missing(f"the {column} {value} has no records in {where}")
+    return table
+
+
+def _report_missing(what: str) -> None:
+    print(f"{MISSING} {what}; what needs them is {NOT_MEASURED}.")
+
+
+class NotMeasured:
+    """Stands for a number that the records do not hold, and for all that is computed from it.
+
+    >>> f"{100 * NotMeasured():.1f}"
+    'not measured here'
+    """
+
+    def __format__(self, form: str) -> str:
+        return NOT_MEASURED
+
+    def __str__(self) -> str:
+        return NOT_MEASURED
+
+    def __getattr__(self, name: str) -> NotMeasured:
+        # What Python itself and libraries ask for, such as _repr_html_, is not there.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    def _itself(self, *_: object) -> NotMeasured:
+        return self
+
+    __call__ = __getitem__ = __add__ = __radd__ = __sub__ = __rsub__ = _itself
+    __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _itself
+
+
+class Numbers(dict[Any, Any]):
+    """Numbers by name, from a mapping or a column; :class:`NotMeasured` for a name that is not there.
+
+    >>> good = Numbers(pd.Series({"iDLG": 0.9, "DLG": float("nan")}))
+    >>> f"{100 * good['iDLG']:.0f}, {100 * good['DLG']:.0f}, {100 * good['WDLG']:.0f}"
+    '90, not measured here, not measured here'
+    """
+
+    def __init__(self, values: Mapping[Any, Any] | pd.Series) -> None:
+        super().__init__((key, measured(value)) for key, value in values.items())
+
+    def __missing__(self, key: Any) -> NotMeasured:
+        return NotMeasured()
+
+
+def measured(value: Any) -> Any:
+    """A number as it is; :class:`NotMeasured` for one that is not there (NaN), as the mean of no runs."""
+    return NotMeasured() if isinstance(value, float | np.floating) and np.isnan(value) else value
+
+
+def share_of(flags: pd.Series | np.ndarray) -> Share | NotMeasured:
+    """The share of runs with a flag (runs,); :class:`NotMeasured` if there are no runs."""
+    return share(int(flags.sum()), len(flags)) if len(flags) else NotMeasured()
+
+
+def mcnemar_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
+    """McNemar's p-value for the success of two methods; :class:`NotMeasured` if they have no case in common.
+
+    Args:
+        attacks: records.
+        first, second: names of the methods.
+    """
+    good = attacks.assign(good=attacks["mse"] < rules()["success_mse"])
+    cases = good.pivot_table("good", ["dataset", "network", "case"], "method", aggfunc="first")
+    cases = cases.reindex(columns=[first, second]).dropna().astype(bool)
+    return mcnemar(cases[first].to_numpy(), cases[second].to_numpy()) if len(cases) else NotMeasured()
+
+
+def least(values: pd.Series) -> tuple[Any, Any]:
+    """The name of the least of some numbers, and that number; :class:`NotMeasured` if there is none."""
+    values = values.dropna()
+    return (values.idxmin(), values.min()) if len(values) else (NotMeasured(), NotMeasured())
+
+
+def budget(planned: Study, parts: Sequence[str]) -> tuple[Any, Any]:
+    """Gradient evaluations of an attack, and the full iterations that these are.
+
+    Those of the first part of some that the study has; :class:`NotMeasured` if it has none.
+    """
+    for cell in planned.cells:
+        if isinstance(cell, AttackCell) and cell.part in parts:
+            evaluations = cell.attack.evaluations
+            return evaluations, evaluations // getattr(cell.attack.optimizer, "inner_iterations", 1)
+    return NotMeasured(), NotMeasured()
+
+
+def provenance_of(planned: Study, stored: Store) -> pd.DataFrame:
+    """Where the records of a study were computed, a row for each cell that is done.
+
+    Columns: part, attacks, hours (that the cell took), revision (of the code, seven digits), torch (version).
+    """
+    rows = []
+    for cell in planned.cells:
+        if stored.state(cell) is State.DONE:
+            metadata = stored.metadata(cell)
+            hours = metadata["wall_seconds"] / 3600
+            rows.append((cell.part, cell.attacks, hours, metadata["revision"][:7], metadata["torch"]))
+    return pd.DataFrame(rows, columns=["part", "attacks", "hours", "revision", "torch"])
+
+
+GAINS = (
+    *("dataset", "networks", "cases", "gain in success", "p (success)", "gain in calm", "p (calm)", "pair"),
+)
+
+
+def gains(attacks: pd.DataFrame, *pairs: tuple[str, str]) -> pd.DataFrame:
+    """Gains of methods over others, see :func:`wdlg.study.ledger.gain_table`, with the column pair.
+
+    A pair that the records do not hold is reported, and has no rows.
+
+    Args:
+        attacks: records.
+        pairs: a method and its opponent.
+    """
+    tables = [pd.DataFrame(columns=list(GAINS))]
+    for method, opponent in pairs:
+        try:
+            table = gain_table(attacks, method, opponent)
+        except NotMeasuredError as error:
+            _report_missing(str(error))
+        else:
+            tables.append(table.assign(pair=f"{method} against {opponent}"))
+    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 
 
 def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.ndarray | None:
@@ -195,11 +380,15 @@ def measurements(name: str, folder: str | None = None) -> Any:
 
 
 def say(**numbers: object) -> None:
-    """Glue numbers so that the text of the page can quote them; outside a book build, do nothing."""
+    """Glue numbers so that the text of the page can quote them; outside a book build, do nothing.
+
+    An empty text, or one that quotes something that is not measured, becomes ``NOT_MEASURED``.
+    """
     try:
         from myst_nb import glue
     except ModuleNotFoundError:
         return
     for name, value in numbers.items():
         # A page would show the type of a NumPy number, too.
-        glue(name, value.item() if isinstance(value, np.generic) else value, display=False)
+        shown = value.item() if isinstance(value, np.generic) else measured(value)
+        glue(name, NOT_MEASURED if not str(shown) or NOT_MEASURED in str(shown) else shown, display=False)

@@ -19,8 +19,14 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def locate(*parts: str) -> Path | None:
-    """A file or folder of the project, as ``locate("studies", "quick.yaml")``; None if it is nowhere."""
-    for home in (checkout(), SHIPPED):
+    """A file or folder of the project, as ``locate("studies", "quick.yaml")``; None if it is nowhere.
+
+    It is looked for in the checkout that holds the working folder, then in the one that the package itself
+    lies in, as after an editable installation, and then beside the package, where a wheel has it.
+    """
+    source = SHIPPED.parents[1]
+    editable = source if checkout(source) == source else None
+    for home in (checkout(), editable, SHIPPED):
         if home is not None and home.joinpath(*parts).exists():
             return home.joinpath(*parts)
     return None

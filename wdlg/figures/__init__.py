@@ -7,7 +7,7 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
 from wdlg.figures.labels import bias_gradient, rule_accuracy, saturation
-from wdlg.figures.look import LOOKS, Picture, save
+from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
@@ -17,6 +17,7 @@ from wdlg.figures.transport import kept_mass, lines, loss_lines, plan_maps, poin
 
 __all__ = [
     "LOOKS",
+    "NOT_MEASURED",
     "Frame",
     "Picture",
     "Slider",

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import LOOKS, OTHER, Look, Picture, legend_below
+from wdlg.figures.look import LOOKS, OTHER, Look, Picture, empty, legend_below
 
 ATTACKERS = {
     **LOOKS,
@@ -44,6 +44,8 @@ def share_by_strength(
         xlabel, ylabel: of the axes.
         log: the strength is on a logarithmic axis.
     """
+    if not tables:
+        return empty()
     figure = Picture(figsize=(1.2 + 3.6 * len(tables), 3.7))
     panels = figure.subplots(1, len(tables), squeeze=False, sharey=True, sharex=True)[0]
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
@@ -82,6 +84,8 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
         tables: by the title of a panel, columns defence, relative_error, success and ssim (of the best
             attack).
     """
+    if not tables:
+        return empty()
     figure = Picture(figsize=(1.2 + 3.8 * len(tables), 6.0))
     above, below = figure.subplots(2, len(tables), squeeze=False, sharey="row", sharex=True)
     for shares, likeness, (title, table) in zip(above, below, tables.items(), strict=True):

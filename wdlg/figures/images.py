@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wdlg import data
-from wdlg.figures.look import LOOKS, Picture
+from wdlg.figures.look import LOOKS, Picture, empty
 from wdlg.study.paired import Outcome
 from wdlg.study.records import PICTURE_ITERATIONS, as_images, values_at
 
@@ -59,6 +59,8 @@ def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -
         records: one row for each data set and method, with pictures; see :func:`wdlg.study.runner.compute`.
         private: the private image (C, H, W) by data set, None if it is not at hand.
     """
+    if not len(records):
+        return empty()
     methods = list(records["method"].unique())
     rows, notes = [], []
     for name, image in private.items():
@@ -86,6 +88,8 @@ def on_the_way(records: pd.DataFrame, private: np.ndarray | None) -> Figure:
         records: one row for each method, with pictures.
         private: the private image (C, H, W), None if it is not at hand.
     """
+    if not len(records):
+        return empty()
     rows = []
     for _, record in records.iterrows():
         images = _stored(record)

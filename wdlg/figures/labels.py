@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import LOOKS, Picture
+from wdlg.figures.look import LOOKS, Picture, empty
 
 
 def bias_gradient(error: np.ndarray, label: int) -> Figure:
@@ -37,6 +37,8 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     Args:
         table: columns activation, rule, share (:class:`~wdlg.study.statistics.Share`).
     """
+    if not len(table):
+        return empty()
     figure = Picture(figsize=(6.5, 2.8))
     axes = figure.subplots()
     looks = {"bias_sign": ("WDLG", -0.12), "row_sum": ("iDLG", 0.12)}
@@ -44,16 +46,16 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     for rule, (method, shift) in looks.items():
         look = LOOKS[method]
         for place, activation in enumerate(activations):
-            one = table[(table["rule"] == rule) & (table["activation"] == activation)]["share"].iloc[0]
-            axes.errorbar(
-                one.value,
-                place + shift,
-                xerr=[[one.value - one.low], [one.high - one.value]],
-                color=look.color,
-                marker=look.marker,
-                capsize=3,
-                label=f"{rule} ({method})" if place == 0 else None,
-            )
+            for one in table[(table["rule"] == rule) & (table["activation"] == activation)]["share"]:
+                axes.errorbar(
+                    one.value,
+                    place + shift,
+                    xerr=[[one.value - one.low], [one.high - one.value]],
+                    color=look.color,
+                    marker=look.marker,
+                    capsize=3,
+                    label=f"{rule} ({method})" if place == 0 else None,
+                )
     axes.set(xlabel="labels recovered (95 % interval)", ylabel="activation", xlim=(-0.02, 1.04))
     axes.set_yticks(range(len(activations)), activations)
     axes.invert_yaxis()

@@ -37,6 +37,9 @@ OTHER = Look("#555555", "-", "o")
 ERROR_RANGE = (1e-8, 1e2)
 """What axes of the MSE show; a run that explodes leaves the frame at the top."""
 
+NOT_MEASURED = "not measured here"
+"""What a page says in the place of a number or a figure that the records do not hold."""
+
 
 sns.set_theme(
     context="notebook",
@@ -63,6 +66,13 @@ class Picture(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=120)
         return buffer.getvalue()
+
+
+def empty() -> Figure:
+    """In the place of a figure of no records: one that says so."""
+    figure = Picture(figsize=(6.5, 1.0))
+    figure.text(0.5, 0.5, NOT_MEASURED, ha="center", va="center")
+    return figure
 
 
 def legend_below(figure: Figure) -> Legend:

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, legend_below
+from wdlg.figures.look import ERROR_RANGE, LOOKS, OTHER, Picture, empty, legend_below
 from wdlg.study.records import values_at
 from wdlg.study.statistics import quartiles, success_curve
 
@@ -27,6 +27,8 @@ def success_curves(
         records: by data set title, records with columns method and mse.
         published: by data set title and method, share (0 to 1) by MSE threshold.
     """
+    if not records:
+        return empty()
     figure = Picture(figsize=(2.8 * len(records), 3.2))
     thresholds = np.logspace(-6, 0.5, 120)
     for axes, (title, table) in zip(
@@ -77,6 +79,8 @@ def convergence(
         form: "log axis", or "paper": the logarithm, shifted up so that the least value drawn is 0.
         quantities: which rows: "loss", "mse".
     """
+    if not tables:
+        return empty()
     figure = Picture(figsize=(2.8 * len(tables), 2.5 * len(quantities) + 0.5))
     panels = figure.subplots(len(quantities), len(tables), squeeze=False, sharex="col")
     for column, (title, table) in enumerate(tables.items()):
@@ -117,7 +121,7 @@ def _shifted_log(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logarithms of a band, moved up so that the least finite value of its median is 0."""
     low, middle, high = (np.log(np.where(np.isfinite(part) & (part > 0), part, np.nan)) for part in band)
-    shift = np.nanmin(middle)
+    shift = np.nanmin(middle) if np.isfinite(middle).any() else 0.0
     return low - shift, middle - shift, high - shift
 
 
@@ -127,6 +131,8 @@ def mse_against_loss(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: by data set title, records with traces.
     """
+    if not tables:
+        return empty()
     figure = Picture(figsize=(2.8 * len(tables), 3.2))
     panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
@@ -151,6 +157,8 @@ def learning_rates(records: pd.DataFrame, *, quantity: str, up_to: int | None = 
         quantity: "loss" or "mse".
         up_to: last iteration that is shown; None for the last of any run.
     """
+    if not len(records):
+        return empty()
     methods = list(records["method"].unique())
     figure = Picture(figsize=(2.8 * len(methods), 3.2))
     panels = figure.subplots(1, len(methods), squeeze=False, sharey=quantity == "mse")[0]
@@ -161,6 +169,8 @@ def learning_rates(records: pd.DataFrame, *, quantity: str, up_to: int | None = 
     for axes, method in zip(panels, methods, strict=True):
         for number, rate in enumerate(rates):
             runs = records[(records["method"] == method) & (records["learning_rate"] == rate)]
+            if not len(runs):
+                continue
             _, middle, _ = quartiles(values_at(runs, quantity, places, against="iteration"))
             axes.plot(
                 places,
@@ -175,6 +185,17 @@ def learning_rates(records: pd.DataFrame, *, quantity: str, up_to: int | None = 
         if quantity == "mse":
             axes.set_ylim(top=ERROR_RANGE[1])
     panels[0].set_ylabel({"loss": "matching loss (median)", "mse": "MSE (median)"}[quantity])
-    handles, names = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, names, title="learning rate", fontsize="small", loc="outside right center")
+    entries = {
+        name: handle
+        for axes in panels
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = sorted(entries, key=float)
+    figure.legend(
+        [entries[name] for name in names],
+        names,
+        title="learning rate",
+        fontsize="small",
+        loc="outside right center",
+    )
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from wdlg.figures.look import LOOKS, OTHER, Picture, legend_below
+from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
 from wdlg.study.statistics import share
 
 SUCCESS = 1e-2
@@ -23,6 +23,8 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
         titles: of the data sets, by name; one panel each.
         order: methods from top to bottom.
     """
+    if not titles:
+        return empty()
     # Narrow, so that the many names stay legible on a phone.
     figure = Picture(figsize=(1.8 * len(titles) + 2.2, 0.28 * len(order) + 1.2))
     panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
@@ -56,6 +58,8 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
     Args:
         table: records with optimizer, learning_rate, method and mse.
     """
+    if not len(table):
+        return empty()
     optimizers = list(table["optimizer"].unique())
     figure = Picture(figsize=(3.6 * len(optimizers), 3.2))
     panels = figure.subplots(1, len(optimizers), squeeze=False, sharey=True)[0]
