@@ -295,6 +295,17 @@ def test_a_study_is_run_shown_audited_and_judged(study_file):
     assert claims[0]["claim"] in run("study", "report", path, "--store", store).stdout
 
 
+def test_a_study_is_not_begun_on_a_sample_file_that_cannot_be_read(tmp_path):
+    parts = {"main": {**CONTENT["parts"]["main"], "datasets": ["digits", "svhn"]}}
+    path, store = tmp_path / "small.yaml", tmp_path / "records"
+    path.write_text(yaml.safe_dump({**CONTENT, "parts": parts}))
+    (tmp_path / "svhn.npz").write_bytes(b"half a file")
+    answer = run("study", "run", path, "--store", store, "--processes", 1, "--data-dir", tmp_path)
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"wdlg: sample file {tmp_path / 'svhn.npz'} cannot be read")
+    assert not list(store.rglob("*.parquet"))
+
+
 def test_an_audit_of_spoiled_records_fails_in_words(study_file):
     path, store = study_file
     run("study", "run", path, "--store", store, "--processes", 1)
@@ -385,8 +396,8 @@ def shipped(tmp_path, monkeypatch):
 
 def test_outside_a_checkout_a_study_of_the_project_has_the_records_that_came_with_it(tmp_path, monkeypatch):
     home = shipped(tmp_path, monkeypatch)
-    for study in ("paper", home / "studies" / "paper.yaml"):
-        claims = {claim["id"]: claim for claim in json.loads(run("study", "report", study, "--json").stdout)}
+    for named in ("paper", home / "studies" / "paper.yaml"):
+        claims = {claim["id"]: claim for claim in json.loads(run("study", "report", named, "--json").stdout)}
         assert claims["label-cost"]["verdict"] != "undecided"
     # A study of the reader's own has no other's records, whatever its name.
     shutil.copy(home / "studies" / "paper.yaml", "mine.yaml")
