@@ -48,5 +48,5 @@ class Optimizer(Protocol):
         """The state after an evaluation at ``state.x`` gave ``loss`` (B,) and ``grad`` (B, n).
 
         Each optimiser takes and returns its own subclass of :class:`State`, and raises an
-        :class:`~wdlg.errors.InputError` for loss or gradient of another shape, precision or device.
+        ``InputError`` for loss or gradient of another shape, precision or device.
         """
