@@ -68,9 +68,10 @@ def test_success_curves_draw_shares_of_all_runs_and_the_published_points(outcome
     published = {"digits": {"iDLG": {1e-2: 0.84}}}
     figure = figures.success_curves({"digits": outcome.records}, published)
     lines = curves(figure.axes[0])
-    mse = outcome.records.query("method == 'iDLG'")["mse"].to_numpy()
+    runs = outcome.records.query("method == 'iDLG'")
     line = lines["iDLG, here"]
-    np.testing.assert_array_equal(line.get_ydata(), success_curve(mse, line.get_xdata())[0])
+    expected = success_curve(runs["mse"], line.get_xdata(), runs["network"])[0]
+    np.testing.assert_array_equal(line.get_ydata(), expected)
     assert lines["iDLG, published"].get_ydata() == [0.84]
 
 

@@ -21,13 +21,13 @@ from wdlg import data, project
 from wdlg.errors import InputError
 from wdlg.figures import NOT_MEASURED
 from wdlg.study.claims import rules
-from wdlg.study.comparison import NotMeasuredError
+from wdlg.study.comparison import NotMeasuredError, units_of
 from wdlg.study.expectations import SETTINGS
 from wdlg.study.ledger import gain_table
 from wdlg.study.runner import run
 from wdlg.study.specification import AttackCell, Study
 from wdlg.study.specification import load as load_study
-from wdlg.study.statistics import Share, mcnemar, share
+from wdlg.study.statistics import Share, paired_by_network, share, share_by_network
 from wdlg.study.store import State, Store
 
 MISSING = "MISSING:"
@@ -208,13 +208,23 @@ def measured(value: Any) -> Any:
     return NotMeasured() if isinstance(value, float | np.floating) and np.isnan(value) else value
 
 
-def share_of(flags: pd.Series | np.ndarray) -> Share | NotMeasured:
-    """The share of runs with a flag (runs,); :class:`NotMeasured` if there are no runs."""
-    return share(int(flags.sum()), len(flags)) if len(flags) else NotMeasured()
+def share_of(flags: pd.Series, runs: pd.DataFrame | None = None) -> Share | NotMeasured:
+    """The share of runs with a flag (runs,); :class:`NotMeasured` if there are no runs.
+
+    Args:
+        flags: of every run.
+        runs: records of the same runs, whose networks are the units of the interval; None if each run has a
+            network of its own, as the gradients of a label study have.
+    """
+    if not len(flags):
+        return NotMeasured()
+    if runs is None:
+        return share(int(flags.sum()), len(flags))
+    return share_by_network(flags.astype(bool), units_of(runs))
 
 
-def mcnemar_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
-    """McNemar's p-value for the success of two methods; :class:`NotMeasured` if they have no case in common.
+def sign_flip_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
+    """The sign-flip test's p-value for the success of two methods; :class:`NotMeasured` without common cases.
 
     Args:
         attacks: records.
@@ -222,8 +232,10 @@ def mcnemar_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
     """
     good = attacks.assign(good=attacks["mse"] < rules()["success_mse"])
     cases = good.pivot_table("good", ["dataset", "network", "case"], "method", aggfunc="first")
-    cases = cases.reindex(columns=[first, second]).dropna().astype(bool)
-    return mcnemar(cases[first].to_numpy(), cases[second].to_numpy()) if len(cases) else NotMeasured()
+    cases = cases.reindex(columns=[first, second]).dropna().astype(int)
+    if not len(cases):
+        return NotMeasured()
+    return paired_by_network(cases[first] - cases[second], units_of(cases.index.to_frame())).p
 
 
 def least(values: pd.Series) -> tuple[Any, Any]:

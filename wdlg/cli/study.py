@@ -187,6 +187,8 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
         condition = f" ({entry.result.condition})" if entry.result.condition else ""
         click.echo(f"{entry.id}: {entry.claim}")
         click.echo(f"  {entry.result.verdict}{condition}")
+        if entry.earlier is not None:
+            click.echo(f"  {entry.earlier.text()}")
         click.echo(f"  {entry.result.summary}")
 
 

@@ -24,7 +24,7 @@ def success_curves(
     """Share of runs below an MSE, for each data set and method, with 95 % bands and published points.
 
     Args:
-        records: by data set title, records with columns method and mse.
+        records: by data set title, records with columns method, network and mse.
         published: by data set title and method, share (0 to 1) by MSE threshold.
     """
     if not records:
@@ -36,7 +36,7 @@ def success_curves(
     ):
         for method, rows in table.groupby("method", sort=False):
             look = LOOKS.get(str(method), OTHER)
-            value, low, high = success_curve(rows["mse"].to_numpy(), thresholds)
+            value, low, high = success_curve(rows["mse"], thresholds, rows["network"])
             axes.plot(thresholds, value, color=look.color, linestyle=look.style, label=f"{method}, here")
             axes.fill_between(thresholds, low, high, color=look.color, alpha=0.15, linewidth=0)
             points = published.get(title, {}).get(str(method), {})

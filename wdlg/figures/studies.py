@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
-from wdlg.study.statistics import share
+from wdlg.study.statistics import share_by_network
 
 SUCCESS = 1e-2
 
@@ -19,7 +19,7 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
     """Share of runs with an MSE below 0.01 and share that exploded, for many losses.
 
     Args:
-        table: records with dataset, method, mse and exploded.
+        table: records with dataset, method, network, mse and exploded.
         titles: of the data sets, by name; one panel each.
         order: methods from top to bottom.
     """
@@ -35,13 +35,11 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
             rows = part[part["method"] == method]
             if not len(rows):
                 continue
-            good = share(int((rows["mse"] < SUCCESS).sum()), len(rows))
-            bad = share(int(rows["exploded"].sum()), len(rows))
+            good = share_by_network(rows["mse"] < SUCCESS, rows["network"])
+            bad = rows["exploded"].mean()
             axes.plot([good.low, good.high], [place] * 2, color=LOOKS["WDLG"].color, linewidth=2)
             axes.plot(good.value, place, marker="o", color=LOOKS["WDLG"].color, label="MSE < 0.01")
-            axes.plot(
-                bad.value, place, marker="x", color=LOOKS["iDLG"].color, label="exploded", linestyle="none"
-            )
+            axes.plot(bad, place, marker="x", color=LOOKS["iDLG"].color, label="exploded", linestyle="none")
         axes.set(xlabel="share of runs", title=title, xlim=(-0.03, 1.03))
         axes.set_yticks(places, order)
         axes.xaxis.set_major_locator(MultipleLocator(0.5))
@@ -56,7 +54,7 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
     """Share of runs with an MSE below 0.01 at each learning rate, with 95 % intervals; a panel per optimiser.
 
     Args:
-        table: records with optimizer, learning_rate, method and mse.
+        table: records with optimizer, learning_rate, method, network and mse.
     """
     if not len(table):
         return empty()
@@ -68,7 +66,7 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
         for method, rows in part.groupby("method", sort=False):
             look = LOOKS.get(str(method), OTHER)
             shares = {
-                float(rate): share(int((runs["mse"] < SUCCESS).sum()), len(runs))
+                float(rate): share_by_network(runs["mse"] < SUCCESS, runs["network"])
                 for rate, runs in rows.groupby("learning_rate")
             }
             values = np.array([one.value for one in shares.values()])

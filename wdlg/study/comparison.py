@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from wdlg.study.claims import rules
 from wdlg.study.statistics import Paired, holm, mcnemar, paired_by_network
+
+Key = TypeVar("Key")
+
+
+ALL = "all"
+"""Stands for all data sets together where others stand by their names."""
 
 
 class NotMeasuredError(Exception):
@@ -22,7 +29,7 @@ class Comparison:
 
     Attributes:
         paired: mean score, interval and p-value with networks as units.
-        significant: after correction for all comparisons of the claim.
+        significant: after correction for all comparisons of the claim, its family.
         mcnemar: p-value of McNemar's exact test that ignores networks, for scores of yes and no; else None.
     """
 
@@ -62,32 +69,70 @@ def compare_all(
     Returns:
         By data set and opponent. A positive mean score is in favour of ``method``.
     """
+    return _corrected(_on_each_data_set(table, score, method, opponents))
+
+
+def compare_overall(
+    table: pd.DataFrame, scores: Sequence[str], method: str, opponent: str
+) -> dict[tuple[str, str], Comparison]:
+    """One method against another by several scores, on every data set and on all together: one family.
+
+    Args:
+        table: records of attacks.
+        scores: as in :func:`compare_all`.
+        method, opponent: names in the column method.
+
+    Returns:
+        By score and data set, or :data:`ALL` for all data sets together.
+    """
     found: dict[tuple[str, str], tuple[Paired, float | None]] = {}
-    for dataset, rows in some(table, "attacks").groupby("dataset", sort=False):
-        for opponent in opponents:
-            if not {method, opponent} <= set(rows["method"]):
-                continue
-            ours, theirs = _pair(rows, method, opponent)
-            points = _scores(score, ours, theirs)
-            yes_no = score in ("success", "calm")
-            found[str(dataset), opponent] = (
-                paired_by_network(points, ours["network"].to_numpy()),
-                mcnemar(points > 0, points < 0) if yes_no else None,
-            )
+    for score in scores:
+        for (dataset, _), one in _on_each_data_set(table, score, method, [opponent]).items():
+            found[score, dataset] = one
+        found[score, ALL] = _compared(table, score, method, opponent)
+    return _corrected(found)
+
+
+def pooled(table: pd.DataFrame, score: str, method: str, opponent: str) -> Paired:
+    """One method against another on all data sets together; a network of one data set is one unit."""
+    return _compared(table, score, method, opponent)[0]
+
+
+def _on_each_data_set(
+    table: pd.DataFrame, score: str, method: str, opponents: list[str]
+) -> dict[tuple[str, str], tuple[Paired, float | None]]:
+    """Comparisons that are not corrected, by data set and opponent, where both methods have records."""
+    found = {
+        (str(dataset), opponent): _compared(rows, score, method, opponent)
+        for dataset, rows in some(table, "attacks").groupby("dataset", sort=False)
+        for opponent in opponents
+        if {method, opponent} <= set(rows["method"])
+    }
     if not found:
         raise NotMeasuredError(f"there are no records of {method} beside {' and '.join(opponents)}")
+    return found
+
+
+def _compared(table: pd.DataFrame, score: str, method: str, opponent: str) -> tuple[Paired, float | None]:
+    """Two methods on the cases that both have, and McNemar's p-value for scores of yes and no."""
+    ours, theirs = _pair(table, method, opponent)
+    points = _scores(score, ours, theirs)
+    exact = mcnemar(points > 0, points < 0) if score in ("success", "calm") else None
+    return paired_by_network(points, units_of(ours)), exact
+
+
+def units_of(runs: pd.DataFrame) -> np.ndarray:
+    """The network of each run, as text with its data set, since each data set has networks of its own."""
+    return (runs["dataset"].astype(str) + "/" + runs["network"].astype(str)).to_numpy()
+
+
+def _corrected(found: Mapping[Key, tuple[Paired, float | None]]) -> dict[Key, Comparison]:
+    """All comparisons of a family, with what Holm's method makes of their p-values."""
     significant = holm(np.array([one.p for one, _ in found.values()]), rules()["level"])
     return {
         key: Comparison(one, bool(flag), exact)
         for (key, (one, exact)), flag in zip(found.items(), significant, strict=True)
     }
-
-
-def pooled(table: pd.DataFrame, score: str, method: str, opponent: str) -> Paired:
-    """One method against another on all data sets together; a network of one data set is one unit."""
-    ours, theirs = _pair(table, method, opponent)
-    units = ours["dataset"].astype(str) + "/" + ours["network"].astype(str)
-    return paired_by_network(_scores(score, ours, theirs), units.to_numpy())
 
 
 def _pair(table: pd.DataFrame, method: str, opponent: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -17,7 +17,7 @@ import yaml
 
 from wdlg import data
 from wdlg.defences import DEFENCES
-from wdlg.study.statistics import Share, share
+from wdlg.study.statistics import Share, share, share_by_network
 
 HELD = "as expected"
 BROKEN = "not as expected"
@@ -109,7 +109,7 @@ def successes(records: pd.DataFrame) -> pd.DataFrame:
     by = ["part", "dataset", "method", "defence", *(name for name in SETTINGS if name in records)]
     table = records.assign(good=records["mse"] < bound).groupby(by, sort=False, dropna=False)
     return table.agg(
-        success=("good", _share),
+        success=("good", lambda good: share_by_network(good, records.loc[good.index, "network"])),
         ssim=("ssim", "median"),
         relative_error=("relative_error", "median"),
         cosine=("cosine", "median"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,28 @@ from wdlg.study.claims import UNDECIDED, rules
 from wdlg.study.comparison import NotMeasuredError, pooled, successes
 from wdlg.study.measures import MEASURES, Records, Result
 from wdlg.study.specification import AttackCell, LabelCell, Study
-from wdlg.study.statistics import paired_by_network
+from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the ledger said of a claim before its test was changed, as in ``claims.yaml``.
+
+    Attributes:
+        until: the day of the change.
+        verdict, condition: of then.
+        reason: why they changed.
+    """
+
+    until: str
+    verdict: str
+    condition: str
+    reason: str
+
+    def text(self) -> str:
+        """As text: "Until 1 January 2026: reproduced. The reason of the change."."""
+        return f"Until {self.until}: {_with_condition(self.verdict, self.condition)}. {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +45,7 @@ class Entry:
         figure: the page with the figure.
         command: what repeats the numbers.
         result: the verdict and its numbers.
+        earlier: what stood here before the test was changed, or None.
     """
 
     id: str
@@ -34,6 +55,7 @@ class Entry:
     figure: str
     command: str
     result: Result
+    earlier: Earlier | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For ``wdlg study report --json``."""
@@ -44,6 +66,7 @@ class Entry:
             "test": self.test,
             "verdict": self.result.verdict,
             "condition": self.result.condition,
+            "earlier": None if self.earlier is None else asdict(self.earlier),
             "summary": self.result.summary,
             "numbers": dict(self.result.numbers),
             "interval": None if self.result.interval is None else list(self.result.interval),
@@ -52,12 +75,13 @@ class Entry:
         }
 
 
-def ledger(records: Records, *, command: str) -> list[Entry]:
+def ledger(records: Records, *, command: str, study: str = "") -> list[Entry]:
     """The verdict of every claim.
 
     Args:
         records: what to judge. A claim that they say nothing about is undecided.
         command: what repeats them.
+        study: whose records they are; an earlier verdict is shown beside that of the same study only.
     """
     entries = []
     for claim in rules()["claims"]:
@@ -66,25 +90,37 @@ def ledger(records: Records, *, command: str) -> list[Entry]:
         except NotMeasuredError as error:
             result = Result(UNDECIDED, "not measured here", condition=str(error))
         texts = {name: claim[name] for name in ("id", "section", "claim", "test", "figure")}
-        entries.append(Entry(**texts, command=command, result=result))
+        entries.append(Entry(**texts, command=command, result=result, earlier=_earlier(claim, study)))
     return entries
+
+
+def _earlier(claim: Mapping[str, Any], study: str) -> Earlier | None:
+    """What ``claims.yaml`` says of an earlier verdict on the records of a study."""
+    said = claim.get("earlier")
+    if said is None or said["study"] != study:
+        return None
+    return Earlier(said["until"], said["verdict"], said["condition"], said["reason"])
 
 
 def as_table(entries: list[Entry]) -> pd.DataFrame:
     """The ledger as a table for a page."""
+    verdicts = []
+    for entry in entries:
+        verdict = _with_condition(entry.result.verdict, entry.result.condition)
+        verdicts.append(verdict if entry.earlier is None else f"{verdict}. {entry.earlier.text()}")
     return pd.DataFrame(
         {
             "Claim": [entry.claim for entry in entries],
             "Section": [entry.section for entry in entries],
             "Test": [entry.test for entry in entries],
-            "Verdict": [_with_condition(entry.result) for entry in entries],
+            "Verdict": verdicts,
             "Numbers": [entry.result.summary for entry in entries],
         }
     )
 
 
-def _with_condition(result: Result) -> str:
-    return f"{result.verdict}: {result.condition}" if result.condition else result.verdict
+def _with_condition(verdict: str, condition: str) -> str:
+    return f"{verdict}: {condition}" if condition else verdict
 
 
 def gain_table(attacks: pd.DataFrame, method: str, opponent: str) -> pd.DataFrame:
@@ -129,8 +165,8 @@ def ground(
         reading_error: of the published share, which was read off a plot.
 
     Returns:
-        One row for each data set and method that both have: dataset, method, runs, here (mean over networks),
-        interval (bootstrap over networks), published, agrees (the published share, give or take its reading
+        One row for each data set and method that both have: dataset, method, runs, here (share of runs),
+        interval (with networks as units), published, agrees (the published share, give or take its reading
         error, lies within the interval).
     """
     rows = []
@@ -139,13 +175,13 @@ def ground(
             runs = attacks[(attacks["dataset"] == dataset) & (attacks["method"] == method)]
             said = points[rules()["success_mse"]]
             if len(runs):
-                ours = paired_by_network(successes(runs).to_numpy(dtype=float), runs["network"].to_numpy())
+                ours = share_by_network(successes(runs), runs["network"])
                 rows.append(
                     {
                         "dataset": dataset,
                         "method": method,
                         "runs": len(runs),
-                        "here": f"{100 * ours.mean:.0f} %",
+                        "here": f"{100 * ours.value:.0f} %",
                         "interval": f"{100 * ours.low:.0f} to {100 * ours.high:.0f} %",
                         "published": f"{100 * said:.0f} %",
                         "agrees": ours.low - reading_error <= said <= ours.high + reading_error,
@@ -171,4 +207,4 @@ def from_store(study: Study, store: Store, *, command: str | None = None) -> lis
     labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
     second = study.part("second") + study.part("second-lfw")
     tables = (store.read_all(cells) for cells in (study.part("main"), second, rates, labels))
-    return ledger(Records(*tables), command=command)
+    return ledger(Records(*tables), command=command, study=study.name)

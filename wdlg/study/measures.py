@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,19 @@ import pandas as pd
 
 from wdlg import data
 from wdlg.study.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, UNTESTABLE, rules
-from wdlg.study.comparison import NotMeasuredError, compare_all, of_method, pooled, some, successes
-from wdlg.study.statistics import Share, share
+from wdlg.study.comparison import (
+    ALL,
+    Comparison,
+    NotMeasuredError,
+    compare_all,
+    compare_overall,
+    of_method,
+    pooled,
+    some,
+    successes,
+    units_of,
+)
+from wdlg.study.statistics import Share, share, share_by_network
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,9 @@ class Result:
     condition: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+
+
+TOO_FEW = "too few networks to decide"
 
 
 # Labels
@@ -102,13 +116,15 @@ def dlg_labels(records: Records, *, often: float) -> Result:
     """Does DLG miss labels?"""
     shares = _shares(of_method(records.attacks, "DLG"), "label_correct")
     wrong = [name for name, one in shares.items() if one.high < 1 - often]
-    verdict = REPRODUCED if len(wrong) == len(shares) else CONDITION if wrong else FAILED
-    return Result(
-        verdict,
-        _list_shares(shares),
-        f"on {_titles(wrong)}" if verdict == CONDITION else "",
-        _values(shares),
-    )
+    contradicted = any(one.low >= 1 - often for one in shares.values())
+    verdict, condition = FAILED, ""
+    if len(wrong) == len(shares):
+        verdict = REPRODUCED
+    elif wrong:
+        verdict, condition = CONDITION, f"on {_titles(wrong)}"
+    elif _few(shares.values()) and not contradicted:
+        verdict, condition = UNDECIDED, TOO_FEW
+    return Result(verdict, _list_shares(shares), condition, _values(shares))
 
 
 # Losses, errors, success
@@ -132,7 +148,7 @@ def paired(records: Records, *, score: str, method: str, opponents: list[str]) -
     comparisons = compare_all(records.attacks, score, method, opponents)
     better = [key for key, one in comparisons.items() if one.significant and one.mean > 0]
     worse = [key for key, one in comparisons.items() if one.significant and one.mean < 0]
-    few = min(one.networks for one in comparisons.values()) < rules()["fewest_networks"]
+    few = _few(comparisons.values())
     condition = ""
     absent = _without(records.attacks, method)
     if len(better) == len(comparisons):
@@ -142,7 +158,7 @@ def paired(records: Records, *, score: str, method: str, opponents: list[str]) -
         where = "; ".join(f"on {_title(one)} against {two}" for one, two in better)
         verdict, condition = CONDITION, f"only {where}"
     elif few and not worse:
-        verdict, condition = UNDECIDED, "too few networks to decide"
+        verdict, condition = UNDECIDED, TOO_FEW
     else:
         verdict = FAILED
         condition = f"significantly worse in {len(worse)} of {len(comparisons)} comparisons" if worse else ""
@@ -167,16 +183,20 @@ def no_explosion(records: Records, *, method: str, rarely: float, recovers: floa
     success = _shares(rows.assign(success=successes(rows)), "success")
     calm = [name for name, one in exploded.items() if one.high < rarely]
     good = [name for name in calm if success[name].value >= recovers]
-    verdict = REPRODUCED if len(good) == len(exploded) else CONDITION if calm else FAILED
-    condition = ""
-    if verdict == CONDITION:
+    contradicted = any(one.low >= rarely for one in exploded.values())
+    # An interval may be too wide for the claim whatever happens: then nothing else than its width speaks.
+    possible = any(share(0, one.networks).high < rarely for one in exploded.values())
+    verdict, condition = FAILED, ""
+    if len(good) == len(exploded):
+        verdict = REPRODUCED
+    elif calm:
+        verdict = CONDITION
         condition = f"on {_titles(calm)}, where it recovers " + ", ".join(
             f"{100 * success[name].value:.0f} %" for name in calm
         )
-    others = {
-        str(name): share(int(part["exploded"].sum()), len(part)).percent()
-        for name, part in table.groupby("method")
-    }
+    elif not possible and not contradicted:
+        verdict, condition = UNDECIDED, TOO_FEW
+    others = {str(name): _share(part, "exploded").percent() for name, part in table.groupby("method")}
     return Result(
         verdict,
         f"{method} exploded: {_list_shares(exploded)}; all data sets: "
@@ -190,11 +210,13 @@ def fidelity(records: Records, *, method: str, dataset: str, mse: float, share: 
     """How many images of one data set come very close?"""
     rows = of_method(records.attacks, method)
     rows = some(rows[rows["dataset"] == dataset], dataset)
-    one = _share(rows["mse"] < mse)
+    one = _share(rows.assign(close=rows["mse"] < mse), "close")
     median = float(rows["mse"].quantile(0.5, interpolation="lower"))
+    undecided = one.low < share <= one.high and _few([one])
     return Result(
-        REPRODUCED if one.low >= share else FAILED,
+        REPRODUCED if one.low >= share else UNDECIDED if undecided else FAILED,
         f"{one.percent()} of {one.runs} runs below {mse:g}; median MSE {median:.2g}",
+        TOO_FEW if undecided else "",
         numbers={"share": one.value, "median_mse": median},
         interval=(one.low, one.high),
     )
@@ -203,39 +225,48 @@ def fidelity(records: Records, *, method: str, dataset: str, mse: float, share: 
 def strongest(records: Records, *, method: str, opponent: str, final: str = "attacks") -> Result:
     """Does a loss beat iDLG in success and in explosions, in its final comparison (a table of records)?"""
     table = getattr(records, final)
-    results = {score: compare_all(table, score, method, [opponent]) for score in ("success", "calm")}
-    together = {score: pooled(table, score, method, opponent) for score in results}
+    gains = {"success": "more success", "calm": "fewer explosions"}
+    words = {"success": "success", "calm": "explosions avoided"}
+    family = compare_overall(table, list(gains), method, opponent)
+    results = {
+        score: {name: one for (by, name), one in family.items() if by == score and name != ALL}
+        for score in gains
+    }
+    together = {score: family[score, ALL] for score in gains}
     won = {
-        score: [name for (name, _), one in found.items() if one.significant and one.mean > 0]
+        score: [name for name, one in found.items() if one.significant and one.mean > 0]
         for score, found in results.items()
     }
     if all(len(won[score]) == len(found) for score, found in results.items()):
         verdict, condition = REPRODUCED, ""
     else:
-        gains = {"success": "more success", "calm": "fewer explosions"}
         conditions = [f"{gain} on {_titles(won[score])}" for score, gain in gains.items() if won[score]]
         conditions += [
             f"{gain} over all data sets together"
             for score, gain in gains.items()
-            if together[score].p < rules()["level"] and together[score].mean > 0
+            if together[score].significant and together[score].mean > 0
         ]
-        verdict, condition = (CONDITION, "; ".join(conditions)) if conditions else (FAILED, "")
-    words = {"success": "success", "calm": "explosions avoided"}
+        lost = any(one.significant and one.mean < 0 for one in family.values())
+        if conditions:
+            verdict, condition = CONDITION, "; ".join(conditions)
+        elif _few(family.values()) and not lost:
+            verdict, condition = UNDECIDED, TOO_FEW
+        else:
+            verdict, condition = FAILED, ""
     return Result(
         verdict,
         "; ".join(
             f"{words[score]}, all data sets {together[score].text()} ("
-            + ", ".join(f"{_title(name)} {one.text()}" for (name, _), one in results[score].items())
+            + ", ".join(f"{_title(name)} {one.text()}" for name, one in results[score].items())
             + ")"
-            for score in results
+            for score in gains
         ),
         condition,
         {
-            score: {name: one.as_json() for (name, _), one in found.items()}
-            | {"all": together[score].as_json()}
+            score: {name: one.as_json() for name, one in found.items()} | {ALL: together[score].as_json()}
             for score, found in results.items()
         },
-        (together["success"].low, together["success"].high),
+        (together["success"].paired.low, together["success"].paired.high),
     )
 
 
@@ -327,13 +358,19 @@ def _without(table: pd.DataFrame, method: str) -> list[str]:
     ]
 
 
-def _share(flags: pd.Series) -> Share:
-    return share(int(flags.sum()), len(flags))
+def _few(found: Iterable[Share | Comparison]) -> bool:
+    """Is one of several shares or comparisons of fewer networks than decide anything?"""
+    return min(one.networks for one in found) < rules()["fewest_networks"]
+
+
+def _share(rows: pd.DataFrame, column: str) -> Share:
+    """Share of a yes-or-no column; a network of one data set is one unit."""
+    return share_by_network(rows[column].to_numpy(dtype=bool), units_of(rows))
 
 
 def _shares(rows: pd.DataFrame, column: str) -> dict[str, Share]:
     """Share of a yes-or-no column on each data set."""
-    return {str(name): _share(part[column]) for name, part in rows.groupby("dataset", sort=False)}
+    return {str(name): _share(part, column) for name, part in rows.groupby("dataset", sort=False)}
 
 
 def _list_shares(shares: Mapping[str, Share]) -> str:
