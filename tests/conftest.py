@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 # examples, so that a failure can be repeated; `pytest --hypothesis-profile=search` looks at new ones.
 settings.register_profile("wdlg", deadline=None, derandomize=True, database=None)
 settings.register_profile("search", deadline=None)
+settings.register_profile("few", settings.get_profile("wdlg"), max_examples=10)  # for `make mutants`
 settings.load_profile("wdlg")
 
 
