@@ -57,7 +57,9 @@ def main() -> None:
         status = {name: STATUS.get(codes[name], KILLED) for name in names}
         killed = sum(value == KILLED for value in status.values())
         low, high = proportion_confint(killed, len(names), method="wilson")
-        print(f"{module:30} {len(codes):8} {len(names):6} {killed:7} {killed / len(names):6.0%}   {low:.0%} to {high:.0%}")
+        print(
+            f"{module:30} {len(codes):8} {len(names):6} {killed:7} {killed / len(names):6.0%}   {low:.0%} to {high:.0%}"
+        )
         survivors += [f"{value:9} {name}" for name, value in sorted(status.items()) if value != KILLED]
     print("\nNot noticed (`mutmut show NAME` tells the change):", *survivors, sep="\n")
 

@@ -13,7 +13,7 @@ from wdlg.gradients import Gradient
 from wdlg.labels import UNDECIDED
 from wdlg.losses import SquaredEuclidean
 from wdlg.networks import LeNet
-from wdlg.optimizers import LBFGS, GradientDescent
+from wdlg.optimizers import LBFGS, Adam, GradientDescent
 
 NETWORK = LeNet((1, 8, 8), 4)
 SLOW_DESCENT = replace(IDLG, optimizer=GradientDescent(learning_rate=1e-3), stop_loss=1e-300)
@@ -67,11 +67,13 @@ def scripted(values, *, attack=SLOW_DESCENT, **settings):
     return reconstruct(attack, *setting(len(table[0])))
 
 
-@pytest.mark.parametrize("method", [DLG, IDLG, WDLG], ids=lambda method: method.name)
-def test_the_best_image_is_that_of_the_least_loss_and_the_image_is_the_last(method):
+@pytest.mark.parametrize(
+    ("method", "rate"), [(DLG, 1.0), (IDLG, 3.0), (WDLG, 1.0)], ids=lambda value: getattr(value, "name", None)
+)
+def test_the_best_image_is_that_of_the_least_loss_and_the_image_is_the_last(method, rate):
     seen = Seen()
     # The rate is too large for a descent: losses rise and fall.
-    attack = replace(method, optimizer=GradientDescent(learning_rate=1.0), evaluations=12)
+    attack = replace(method, optimizer=Adam(learning_rate=rate), evaluations=12)
     result = reconstruct(attack, *setting(4), observers=[seen], batch_size=3)
     best = result.loss_trace.nan_to_num(nan=torch.inf).argmin(1)
     last = result.evaluations - 1
@@ -155,7 +157,9 @@ def test_the_seconds_of_all_attacks_are_shares_of_the_time_that_passed(batch_siz
             return value
 
     began = time.perf_counter()
-    result = reconstruct(replace(SLOW_DESCENT, loss=Timed(), evaluations=8), *setting(8), batch_size=batch_size)
+    result = reconstruct(
+        replace(SLOW_DESCENT, loss=Timed(), evaluations=8), *setting(8), batch_size=batch_size
+    )
     passed = time.perf_counter() - began
     assert sum(within) <= result.seconds.sum() <= passed
     if batch_size == 8:  # side by side from first to last: equal shares

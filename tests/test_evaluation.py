@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from wdlg.attack import IDLG
+from wdlg import evaluation
+from wdlg.attack import IDLG, Reconstruction, Status
 from wdlg.data import Sample
 from wdlg.engine import reconstruct
 from wdlg.errors import InputError
@@ -160,6 +161,127 @@ def test_the_first_success_is_the_first_evaluation_below_the_loosest_threshold()
     trace = torch.tensor([[1.0, 0.02, 0.009, 1e-5], [1.0, 0.5, 0.5, nan], [0.001, 2.0, 0.001, 0.001]])
     iterations = torch.tensor([[0, 0, 1, 2], [0, 1, 2, -1], [0, 0, 0, 1]])
     found = first_success(trace, iterations)
+    assert (found.dtypes == float).all()
     assert found["evaluations_to_success"].tolist()[::2] == [2, 0]
     assert found["iterations_to_success"].tolist()[::2] == [1, 0]
     assert found.isna().iloc[1].all()
+
+
+def reconstruction(images, **fields):
+    """Of as many attacks as there are images, each with numbers of its own."""
+    count = len(images)
+    number = torch.arange(count)
+    return Reconstruction(
+        **{
+            "images": images,
+            "best_images": images,
+            "labels": number,
+            "status": torch.full((count,), Status.BUDGET_SPENT.value),
+            "loss": number + 0.25,
+            "best_loss": number + 0.125,
+            "first_loss": number + 0.5,
+            "iterations": number + 10,
+            "evaluations": number + 20,
+            "seconds": (number + 0.75).double(),
+            "loss_trace": torch.zeros(count, 30),
+            "iteration_trace": torch.zeros(count, 30, dtype=torch.int32),
+        }
+        | fields
+    )
+
+
+def test_each_column_is_what_its_name_says():
+    truth, noisy = pictures(0)
+    _, other = pictures(1)
+    start = torch.zeros_like(truth)
+    status = torch.tensor([Status.CONVERGED.value, Status.STALLED.value])
+    result = reconstruction(noisy, best_images=other, status=status)
+    records = evaluate(result, truth, torch.tensor([0, 4]), start)
+    expected = {
+        "status": ["converged", "stalled"],
+        "label_true": [0, 4],
+        "label_recovered": [0, 1],
+        "label_correct": [True, False],
+        "iterations": [10, 11],
+        "evaluations": [20, 21],
+        "seconds": [0.75, 1.75],
+        "loss": [0.25, 1.25],
+        "loss_first": [0.5, 1.5],
+        "loss_best": [0.125, 1.125],
+        "mse": mse(noisy, truth).tolist(),
+        "mse_start": mse(start, truth).tolist(),
+        "mse_best": mse(other, truth).tolist(),
+        "psnr": psnr(noisy, truth).tolist(),
+        "ssim": ssim(noisy, truth).tolist(),
+        "exploded": [False, False],
+        **{
+            f"below_{bound}": (mse(noisy, truth) < float(bound)).tolist()
+            for bound in ("0.01", "0.005", "0.001", "0.0005", "0.0001")
+        },
+    }
+    assert records.to_dict("list") == expected
+
+
+def test_a_value_at_a_bound_has_neither_exploded_nor_succeeded(monkeypatch):
+    truth, start = torch.zeros(3, 1, 8, 8), torch.full((3, 1, 8, 8), 0.5)
+    images = torch.ones(3, 1, 8, 8)
+    images[:, :, ::2] = 2.0  # MSE 2.5, ten times that of the start
+    images[1, 0, 0, 0] = 2.25
+    images[2] = 0.5
+    monkeypatch.setattr(evaluation, "SUCCESS_THRESHOLDS", (0.25,))
+    result = reconstruction(images, loss=torch.tensor([10.0, 1.0, 10.5]), first_loss=torch.ones(3))
+    records = evaluate(result, truth, torch.arange(3), start)
+    assert records["mse"].tolist()[::2] == [2.5, 0.25]
+    assert records["exploded"].tolist() == [False, True, True]
+    assert records["below_0.25"].tolist() == [False] * 3
+    found = first_success(
+        torch.tensor([[0.25, 0.2], [0.3, 0.25]]), torch.zeros(2, 2, dtype=torch.int32).long()
+    )
+    assert found["evaluations_to_success"].fillna(-1).tolist() == [1, -1]
+
+
+def test_an_attack_that_never_started_has_no_loss_and_has_not_exploded():
+    truth, noisy = pictures(0)
+    result = reconstruction(
+        noisy, evaluations=torch.tensor([0, 1]), loss=torch.full((2,), torch.nan), first_loss=torch.ones(2)
+    )
+    records = evaluate(result, truth, torch.arange(2), torch.zeros_like(truth))
+    assert records["exploded"].tolist() == [False, True]
+
+
+def test_the_ends_of_the_range_and_a_graph_are_no_obstacle_to_a_measure():
+    truth = torch.tensor([0.0, 1.0] * 32).reshape(1, 1, 8, 8)
+    picture = (0.5 * truth).requires_grad_()
+    assert psnr(picture, truth)[0] == pytest.approx(-10 * np.log10(0.125))
+    assert ssim(picture, truth)[0] < 1
+    for outside in (truth - 1e-3, truth + 1e-3):
+        with pytest.raises(InputError, match="^truth has values from"):
+            ssim(truth, outside)
+
+
+def test_what_is_no_number_is_black_in_a_picture():
+    truth = torch.full((1, 1, 8, 8), 0.5)
+    assert psnr(torch.full_like(truth, torch.nan), truth)[0] == pytest.approx(psnr(0 * truth, truth)[0])
+
+
+def test_snapshots_are_those_of_their_iterations_for_each_attack():
+    start = torch.zeros(2, 1, 1, 1)
+    seen = Snapshots((0, 2, 3), start)
+    for evaluation, iterations in enumerate(([0, 0], [0, 1], [1, 2], [2, 2])):
+        images = torch.tensor([10.0, 20.0]).reshape(2, 1, 1, 1) + evaluation
+        seen(
+            torch.tensor([0, 1]),
+            torch.full((2,), evaluation),
+            torch.tensor(iterations),
+            images,
+            torch.zeros(2),
+        )
+    assert seen.images.flatten(1).tolist() == [[10.0, 20.0], [13.0, 22.0], [13.0, 23.0]]
+
+
+def test_a_trace_holds_the_errors_at_their_places():
+    truth = torch.zeros(3, 1, 1, 1)
+    trace = MSETrace(truth, 2)
+    trace(torch.tensor([2, 0]), torch.tensor([1, 0]), torch.zeros(2), torch.tensor([2.0, 3.0]).reshape(2, 1, 1, 1),
+          torch.zeros(2))  # fmt: skip
+    assert trace.values.nan_to_num(-1).tolist() == [[9.0, -1.0], [-1.0, -1.0], [-1.0, 4.0]]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from wdlg import labels
 from wdlg.errors import InputError
+from wdlg.gradients import Gradient
 from wdlg.networks import LeNet
 
 
@@ -81,3 +82,40 @@ def test_an_unknown_rule_is_refused():
 def test_a_rule_refuses_what_is_no_gradient_of_an_output_layer(rule, gradient):
     with pytest.raises(InputError, match=r"^(bias|weight)_gradient"):
         rule(gradient)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_bias_min_is_the_place_of_the_least_entry_if_that_is_negative(values):
+    expected = values.index(min(values)) if min(values) < 0 else labels.UNDECIDED
+    assert labels.bias_min(torch.tensor([values], dtype=torch.float64)).tolist() == [expected]
+
+
+def test_an_entry_of_exactly_zero_is_not_negative():
+    assert labels.bias_sign(torch.tensor([[0.5, -0.5, 0.0]])).tolist() == [1]
+    for rule in (labels.bias_sign, labels.bias_min):
+        assert rule(torch.tensor([[0.5, 0.0, 0.5]])).tolist() == [labels.UNDECIDED]
+
+
+def test_a_rule_by_name_reads_what_the_rule_itself_reads():
+    stream = torch.Generator().manual_seed(0)
+    error = torch.tensor([[0.4, -0.1, -0.6, 0.3], [0.2, 0.1, 0.1, -0.4], [-0.7, -0.1, 0.4, 0.4]])
+    features = torch.rand(3, 5, generator=stream) * torch.tensor([[1.0], [-1.0], [1.0]])
+    for residual in (None, torch.randn(3, 4, 5, generator=stream)):
+        gradient = Gradient((), error, features, residual)
+        assert labels.recover("bias_sign", gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
+        assert labels.recover("bias_min", gradient).tolist() == [2, 3, 0]
+        assert torch.equal(labels.recover("row_sum", gradient), labels.row_sum(gradient.last_weight))
+
+
+def test_the_rule_that_optimises_the_label_reads_none():
+    with pytest.raises(InputError, match="^rule is 'joint'"):
+        labels.recover("joint", shared_gradient("sigmoid", 0, 0))
+
+
+def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
+    counts = {rule: labels.steps(rule, classes=2, features=1) for rule in labels.RULES}
+    assert counts == {"bias_sign": 2, "bias_min": 2, "row_sum": 2, "joint": None}
+    with pytest.raises(InputError, match="^classes is 1"):
+        labels.steps("bias_sign", classes=1, features=1)
+    with pytest.raises(InputError, match="^features is 0"):
+        labels.steps("bias_sign", classes=2, features=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wdlg.errors import InputError
-from wdlg.optimizers import Adam, GradientDescent
+from wdlg.optimizers import LBFGS, Adam, GradientDescent
 
 
 def bumpy(x):
@@ -40,3 +40,28 @@ def test_path_equals_torchs(optimizer, reference):
 def test_impossible_learning_rates_are_refused_by_name(optimizer, value):
     with pytest.raises(InputError, match="^learning_rate is"):
         optimizer(learning_rate=value)
+
+
+@pytest.mark.parametrize("optimizer", [GradientDescent, Adam, LBFGS])
+def test_a_start_has_counts_of_zero_and_nothing_stalled(optimizer):
+    start = torch.ones(3, 2)
+    state = optimizer().init(start)
+    assert state.x is start
+    assert (state.iterations.dtype, state.iterations.tolist()) == (torch.long, [0, 0, 0])
+    assert (state.stalled.dtype, state.stalled.tolist()) == (torch.bool, [False] * 3)
+
+
+@pytest.mark.parametrize("optimizer", [GradientDescent, Adam])
+def test_a_zero_gradient_moves_nothing_and_counts_an_iteration(optimizer):
+    start = torch.ones(1, 2)
+    state = optimizer().init(start)
+    state = optimizer().update(state, torch.ones(1), torch.zeros(1, 2))
+    assert torch.equal(state.x, start)
+    assert state.iterations.tolist() == [1]
+    assert state.stalled.tolist() == [False]
+
+
+def test_adam_adds_epsilon_to_the_root_and_not_under_it():
+    optimizer = Adam(learning_rate=1.0, epsilon=0.5)
+    state = optimizer.update(optimizer.init(torch.zeros(1, 1)), torch.ones(1), torch.full((1, 1), 0.5))
+    assert state.x.item() == pytest.approx(-0.5)  # 0.5 / (0.5 + 0.5)

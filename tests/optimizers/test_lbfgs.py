@@ -1,12 +1,22 @@
-"""The batched L-BFGS walks the path of torch.optim.LBFGS, attack by attack."""
+"""The batched L-BFGS walks the path of torch.optim.LBFGS, attack by attack: compiled, and by torch alone."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wdlg import compiled
 from wdlg.errors import InputError
 from wdlg.optimizers import LBFGS
+
+
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "torch"])
+def path(request):
+    """Everything here holds for both forms of the update."""
+    with nullcontext() if request.param == "compiled" else compiled.turned_off():
+        yield
 
 
 def rosenbrock(x):
@@ -134,3 +144,78 @@ def test_an_attack_at_rest_is_stalled_and_its_neighbour_is_not():
 def test_impossible_settings_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"^{name} is"):
         LBFGS(**{name: value})
+
+
+@pytest.mark.parametrize("history", [1, 2, 5])
+def test_memory_full_or_not_an_attack_may_be_ahead_of_its_neighbours(history):
+    """Attacks that begin at different times have memories of different lengths in one batch."""
+    optimizer = LBFGS(learning_rate=0.1, history=history, inner_iterations=5)
+    start = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, counts, _ = ours(sigmoids, start, optimizer, 30)
+    _, _, early = ours(sigmoids, start, optimizer, 7)
+    state = type(early).join([early.select(torch.tensor([1, 3])), optimizer.init(start[[0, 2]])])
+    for evaluation in range(20):
+        torch.testing.assert_close(state.x[:2], whole[evaluation + 7, [1, 3]])
+        torch.testing.assert_close(state.x[2:], whole[evaluation, [0, 2]])
+        assert torch.equal(state.iterations[:2], counts[evaluation + 7, [1, 3]])
+        x = state.x.detach().requires_grad_()
+        loss = sigmoids(x)
+        state = optimizer.update(state, loss.detach(), torch.autograd.grad(loss.sum(), x)[0])
+
+
+def update_once(optimizer, state, loss, *grads):
+    return optimizer.update(state, torch.tensor(loss).double(), torch.tensor(grads).double())
+
+
+def test_an_iteration_ends_at_a_flat_point_a_small_move_or_a_small_change_and_not_before():
+    """The rules of torch, each alone: after the first evaluation of an iteration, and not at the bound."""
+    optimizer = LBFGS(learning_rate=0.5, tolerance_grad=0.25, tolerance_change=1 / 64)
+    begun = update_once(optimizer, optimizer.init(torch.zeros(5, 2).double()), [1.0] * 5, *[[1.0, 0.5]] * 5)
+    assert begun.inner.tolist() == [1] * 5
+    x = begun.x.clone()
+    losses = [0.5, 0.5, 0.99, 1 - 1 / 64, 0.5]
+    grads = [[0.25, -0.25], [0.25, -0.375], [1.0, 0.0], [1.0, 0.0], [0.0, 0.26]]
+    after = update_once(optimizer, begun, losses, *grads)
+    assert after.iterations.tolist() == [1, 0, 1, 0, 0]
+    assert after.inner.tolist() == [0, 2, 0, 2, 2]
+    assert (after.x == x).all(1).tolist() == [True, False, True, False, False]
+    assert not after.stalled.any()
+
+
+def test_an_iteration_ends_after_a_move_of_the_tolerance_and_not_after_a_longer_one():
+    for rate, ended in ((0.125, True), (0.1251, False)):
+        optimizer = LBFGS(learning_rate=rate, tolerance_change=0.125)
+        begun = update_once(optimizer, optimizer.init(torch.zeros(1, 2).double()), [9.0], [1.0, 0.0])
+        after = update_once(optimizer, begun, [1.0], [1.0, 0.5])
+        assert after.iterations.tolist() == [int(ended)]
+
+
+def test_an_attack_without_a_slope_to_descend_is_stalled():
+    for slope, stalled in ((0.5, True), (0.51, False)):
+        optimizer = LBFGS(tolerance_change=0.2501 if stalled else 0.26, tolerance_grad=1e-9)
+        state = update_once(optimizer, optimizer.init(torch.zeros(1, 1).double()), [1.0], [slope])
+        assert state.stalled.tolist() == [stalled]
+        assert state.iterations.tolist() == [int(stalled)]
+        assert state.inner.tolist() == [int(not stalled)]
+        assert (state.x == 0).all().item() == stalled
+
+
+def test_the_memory_holds_moves_and_changes_of_the_gradient_and_only_those_of_positive_curvature():
+    optimizer = LBFGS(learning_rate=0.5, history=2)
+    state = update_once(
+        optimizer, optimizer.init(torch.zeros(2, 2).double()), [1.0, 1.0], [0.5, 0.0], [0.5, 0.0]
+    )
+    torch.testing.assert_close(state.x, torch.tensor([[-0.25, 0.0]] * 2).double())
+    assert state.taken.tolist() == [0, 0]
+    state = update_once(optimizer, state, [0.5, 0.5], [0.25, 0.5], [0.75, 0.5])
+    # y = (-0.25, 0.5) and (0.25, 0.5), s = (-0.25, 0): y·s = 1/16 and -1/16; gamma = y·s / y·y = 1/5.
+    assert state.taken.tolist() == [1, 0]
+    torch.testing.assert_close(state.scale, torch.tensor([0.2, 1.0]).double())
+    torch.testing.assert_close(state.S[0, 0], torch.tensor([-0.25, 0.0]).double())
+    torch.testing.assert_close(state.Y[0, 0], torch.tensor([-0.25, 0.5]).double())
+    assert not state.S[1].any()
+    # Without a pair the direction is down the gradient, at the full rate: the first move alone is cautious.
+    torch.testing.assert_close(state.x[1], torch.tensor([-0.25 - 0.375, -0.25]).double())
+    assert state.moves.tolist() == [2, 2]
+    assert state.previous_loss.tolist() == [0.5, 0.5]
+    assert state.step.tolist() == [0.5, 0.5]
