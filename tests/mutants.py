@@ -15,12 +15,18 @@ from pathlib import Path
 from statsmodels.stats.proportion import proportion_confint
 
 KILLED, UNTESTED = "killed", "no tests"
-STATUS = {0: "survived", 5: UNTESTED, 33: UNTESTED}
+STATUS = {0: "survived", 5: UNTESTED, 33: UNTESTED, None: "not tried"}
 """By the exit code that mutmut keeps. Every other code is a failed test, an end by force or by the clock."""
 
 
-def mutmut(*arguments: str) -> int:
-    return subprocess.run([Path(sys.executable).with_name("mutmut"), *arguments], check=False).returncode
+LOADED = "torch, numba, pandas, scipy.stats, skimage.metrics, hypothesis, pytest"
+"""Imported once instead of in the process of every mutant, which would take longer than its tests."""
+
+
+def mutmut(*arguments: str) -> None:
+    """Run the tool. It tries a mutant that is named, whatever it has kept of an earlier run."""
+    started = f"import {LOADED}; from mutmut.__main__ import cli; cli()"
+    subprocess.run([sys.executable, "-c", started, *arguments], check=False)
 
 
 def found() -> dict[str, dict[str, int | None]]:
@@ -57,10 +63,13 @@ def main() -> None:
         status = {name: STATUS.get(codes[name], KILLED) for name in names}
         killed = sum(value == KILLED for value in status.values())
         low, high = proportion_confint(killed, len(names), method="wilson")
-        print(
-            f"{module:30} {len(codes):8} {len(names):6} {killed:7} {killed / len(names):6.0%}   {low:.0%} to {high:.0%}"
-        )
+        counts = f"{len(codes):8} {len(names):6} {killed:7} {killed / len(names):6.0%}"
+        print(f"{module:30} {counts}   {low:.0%} to {high:.0%}")
         survivors += [f"{value:9} {name}" for name, value in sorted(status.items()) if value != KILLED]
+    if any(found()[module][name] is None for module, names in chosen.items() for name in names):
+        raise SystemExit(
+            "The tool stopped before the end; what it says above tells why, often a test that fails."
+        )
     print("\nNot noticed (`mutmut show NAME` tells the change):", *survivors, sep="\n")
 
 

@@ -1,7 +1,7 @@
 """The first move of L-BFGS has no curvature to go by, and is cautious: never longer than the learning rate.
 
-``torch.optim.LBFGS`` takes ``min(1, 1 / |g|_1) * lr`` times the gradient g. Without this bound an attack with a
-large gradient leaves the image's range in its first move.
+``torch.optim.LBFGS`` takes ``min(1, 1 / |g|_1) * lr`` times the gradient g. Without this bound an attack with
+a large gradient leaves the image's range in its first move.
 """
 
 from contextlib import nullcontext

@@ -63,5 +63,6 @@ def test_a_zero_gradient_moves_nothing_and_counts_an_iteration(optimizer):
 
 def test_adam_adds_epsilon_to_the_root_and_not_under_it():
     optimizer = Adam(learning_rate=1.0, epsilon=0.5)
-    state = optimizer.update(optimizer.init(torch.zeros(1, 1)), torch.ones(1), torch.full((1, 1), 0.5))
+    gradient = torch.full((1, 1), 0.5, dtype=torch.float64)
+    state = optimizer.update(optimizer.init(torch.zeros_like(gradient)), gradient[0], gradient)
     assert state.x.item() == pytest.approx(-0.5)  # 0.5 / (0.5 + 0.5)
