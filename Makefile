@@ -35,6 +35,10 @@ browser: $(READY) ## Look at the built pages in a browser (after make book; need
 bench: $(READY) ## Measure the engine side by side with the plain way (about a quarter of an hour, on an idle machine)
 	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks
 
+mutants: $(READY) ## Change lines of the library one by one and see which changes no test notices (about half an hour)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8.1'
+	@$(BIN)/python tests/mutants.py $(MUTANTS)
+
 lint: $(READY) ## Check style, types, and that notebooks carry no outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +55,7 @@ lock: ## Renew requirements.lock with the newest versions that pyproject.toml al
 	rm -rf .venv-lock
 
 clean: ## Remove what was built; keep the virtual environment
-	rm -rf book/executed book/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf book/executed book/_build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \

@@ -19,7 +19,7 @@ STATUS = {0: "survived", 5: UNTESTED, 33: UNTESTED, None: "not tried"}
 """By the exit code that mutmut keeps. Every other code is a failed test, an end by force or by the clock."""
 
 
-LOADED = "torch, numba, pandas, scipy.stats, skimage.metrics, hypothesis, pytest"
+LOADED = "torch, numba, pandas, scipy.stats, skimage.metrics"
 """Imported once instead of in the process of every mutant, which would take longer than its tests."""
 
 
@@ -44,9 +44,11 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", help="paths such as wdlg/labels.py; all by default")
     parser.add_argument("--sample", type=int, default=60, help="mutants of each module; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", default="1", help="mutants tried side by side")
     options = parser.parse_args()
+    run = ("run", "--max-children", options.processes)
 
-    mutmut("run", "--max-children", "1", "wdlg.labels.x_steps__mutmut_1")  # makes all, and tries this one
+    mutmut(*run, "wdlg.labels.x_steps__mutmut_1")  # makes all, and tries this one
     chosen = {}
     for module, codes in found().items():
         if options.modules and module not in options.modules:
@@ -54,7 +56,7 @@ def main() -> None:
         names = sorted(codes)
         size = min(options.sample or len(names), len(names))
         chosen[module] = random.Random(options.seed).sample(names, size)
-    mutmut("run", "--max-children", "1", *(name for names in chosen.values() for name in names))
+    mutmut(*run, *(name for names in chosen.values() for name in names))
 
     print(f"{'module':30} {'mutants':>8} {'tried':>6} {'killed':>7} {'share':>6}   95 % interval")
     survivors = []

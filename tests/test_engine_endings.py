@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from wdlg.attack import DIVERGENCE, DLG, IDLG, WDLG, Observation, Status
-from wdlg.engine import reconstruct
+from wdlg.engine import Start, reconstruct, reconstruct_each, require_device
+from wdlg.errors import InputError
 from wdlg.gradients import Gradient
 from wdlg.labels import UNDECIDED
 from wdlg.losses import SquaredEuclidean
@@ -183,3 +184,117 @@ def test_an_attack_without_a_label_brings_its_start_and_no_number():
     assert result.first_loss[1].isnan()
     assert result.loss_trace[1].isnan().all()
     assert result.iteration_trace[1].tolist() == [-1, -1]
+
+
+def test_attacks_without_a_label_bring_complete_results_even_alone_and_with_one_evaluation():
+    observation, dummies, _ = setting(2)
+    blank = replace(observation, gradient=replace(observation.gradient, error=0 * observation.gradient.error))
+    result = reconstruct(replace(WDLG, evaluations=1), blank, dummies)
+    assert result.status.tolist() == [Status.UNDECIDED] * 2
+    assert result.loss_trace.shape == result.iteration_trace.shape == (2, 1)
+    assert result.first_loss.isnan().all()
+    assert result.loss.isnan().all()
+    assert result.seconds.dtype == torch.float64
+    assert result.iteration_trace.dtype == torch.int32
+    assert result.iteration_trace.tolist() == [[-1], [-1]]
+
+
+@pytest.mark.parametrize("method", [IDLG, WDLG, DLG], ids=lambda method: method.name)
+def test_an_interruption_leaves_the_evaluations_made_and_the_labels_read_so_far(method):
+    observation, dummies, logits = setting(5)
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    attack = replace(method, evaluations=5, optimizer=GradientDescent(learning_rate=1e-3))
+    result = reconstruct(attack, observation, dummies, logits, observers=[interrupt], batch_size=2)
+    assert result.interrupted
+    assert result.status.tolist() == [Status.INTERRUPTED] * 5
+    assert result.evaluations.tolist() == [2, 2, 0, 0, 0]
+    assert result.loss_trace.isfinite().sum(1).tolist() == [2, 2, 0, 0, 0]
+    assert (result.iteration_trace >= 0).sum(1).tolist() == [2, 2, 0, 0, 0]
+    assert result.loss[:2].tolist() == result.loss_trace[:2, 1].tolist()
+    assert torch.equal(result.images[2:], dummies[2:])
+    assert result.best_loss[2:].isinf().all()
+    if method is not DLG:
+        assert result.labels.tolist() == [0, 1, 2, 3, 0]
+
+
+def test_the_bar_tells_attacks_done_and_converged(capsys):
+    observation, dummies, _ = setting(3)
+    attack = replace(IDLG, evaluations=2, stop_loss=1e9)
+    reconstruct(attack, observation, dummies, batch_size=2, progress=True)
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert shown.startswith("iDLG: 100%")
+    assert "3/3" in shown
+    assert "attack" in shown
+    assert "3 converged" in shown
+    reconstruct(attack, observation, dummies)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_device_is_one_that_this_machine_has(monkeypatch):
+    found = {"cpu": (0, 1, 2), "cuda": (1, 2), "cuda:0": (1, 2), "cuda:1": (2,)}
+    for count in range(3):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        for name, counts in found.items():
+            if count in counts:
+                assert require_device("device", name) == torch.device(name)
+            else:
+                sentence = f"^device is '{name}', but torch .* finds {count or 'no'} CUDA devices"
+                with pytest.raises(InputError, match=sentence):
+                    require_device("device", name)
+    for name in ("meta", "tpu", "cuda:x", ""):
+        with pytest.raises(InputError, match=f"^device is '{name}', but must be cpu, cuda"):
+            require_device("device", name)
+
+
+def test_starts_are_selected_with_their_labels_and_moved_as_a_whole():
+    start = Start(*setting(3))
+    assert len(start) == 3
+    chosen = start.select(torch.tensor([2, 0]))
+    assert torch.equal(chosen.dummy_images, start.dummy_images[[2, 0]])
+    assert torch.equal(chosen.dummy_labels, start.dummy_labels[[2, 0]])
+    assert torch.equal(chosen.observation.gradient.error, start.observation.gradient.error[[2, 0]])
+    moved = start.to("cpu")
+    assert torch.equal(moved.dummy_labels, start.dummy_labels)
+    bare = Start(start.observation, start.dummy_images)
+    assert bare.select(torch.tensor([1])).dummy_labels is None
+    assert bare.to("cpu").dummy_labels is None
+
+
+def test_starting_labels_are_needed_by_the_joint_rule_alone_and_checked():
+    observation, dummies, logits = setting(2)
+    attack = replace(DLG, evaluations=1)
+    with pytest.raises(InputError, match="^dummy_labels is missing"):
+        reconstruct(attack, observation, dummies)
+    with pytest.raises(InputError, match="^dummy_labels is a float64 tensor of shape"):
+        reconstruct(attack, observation, dummies, logits[:, :3])
+    with pytest.raises(InputError, match="^dummy_labels"):
+        reconstruct(attack, observation, dummies, logits.float())
+    with pytest.raises(InputError, match="^dummy_images"):
+        reconstruct(attack, observation, dummies[:1], logits)
+    for size in (0, -1):
+        with pytest.raises(InputError, match="^batch_size is"):
+            reconstruct(attack, observation, dummies, logits, batch_size=size)
+
+
+def test_the_joint_rule_returns_the_class_of_the_largest_score():
+    observation, dummies, logits = setting(4)
+    result = reconstruct(
+        replace(DLG, evaluations=1, optimizer=GradientDescent(1e-12)), observation, dummies, logits
+    )
+    assert torch.equal(result.labels, logits.argmax(1))
+
+
+def test_a_batch_is_by_default_of_32():
+    seen = []
+    observation, dummies, _ = setting(33)
+    attack = replace(SLOW_DESCENT, evaluations=1)
+    reconstruct(attack, observation, dummies, observers=[lambda number, *_: seen.append(len(number))])
+    list(reconstruct_each(attack, [Start(observation, dummies)],
+                          observers=[lambda number, *_: seen.append(len(number))]))  # fmt: skip
+    assert seen == [32, 1, 32, 1]
