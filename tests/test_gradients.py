@@ -187,3 +187,9 @@ def test_a_residual_of_another_shape_is_refused():
     broken = type(sent)(sent.hidden, sent.error, sent.features, sent.residual[:, :, :1])
     with pytest.raises(InputError, match="^residual has shape"):
         SquaredEuclidean()(gradient(), broken)
+
+
+def test_errors_of_two_gradients_do_not_make_up_for_each_other():
+    error = torch.tensor([[0.3, -0.5, 0.1], [0.3, -0.5, 0.3]])  # -0.1 and +0.1
+    with pytest.raises(InputError, match=r"entries add up to -0\.1, but"):
+        from_tensors([error[:, :, None] * torch.ones(2, 1, 4), error])

@@ -66,3 +66,11 @@ def test_adam_adds_epsilon_to_the_root_and_not_under_it():
     gradient = torch.full((1, 1), 0.5, dtype=torch.float64)
     state = optimizer.update(optimizer.init(torch.zeros_like(gradient)), gradient[0], gradient)
     assert state.x.item() == pytest.approx(-0.5)  # 0.5 / (0.5 + 0.5)
+
+
+def test_adams_decays_may_come_as_a_list_and_are_refused_by_name():
+    assert Adam(betas=[0.5, 0.75]).betas == (0.5, 0.75)
+    assert Adam(betas=(0, 0)).betas == (0, 0)
+    for betas in ((-0.1, 0.9), (0.9, 1.0), (0.9,), "ab", None, (0.9, 0.9, 0.9)):
+        with pytest.raises(InputError, match="^betas is"):
+            Adam(betas=betas)
