@@ -65,3 +65,26 @@ def test_the_root_is_taken_of_each_parameter_or_of_their_sum():
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         SlicedWasserstein(**arguments)
+
+
+def test_points_on_a_line_are_compared_as_they_are():
+    """In one dimension a direction is 1 or -1, whatever is drawn: the distance is that of sorted points."""
+    x, y = torch.tensor([[[0.0], [3.0]]]), torch.tensor([[[5.0], [1.0]]])
+    error, features = torch.tensor([[0.5, -0.5]]), torch.zeros(1, 2)
+    dummy, shared = (Gradient((points,), error, features) for points in (x, y))
+    for projections in (1, 7):
+        found = SlicedWasserstein(projections=projections)(dummy, shared)
+        torch.testing.assert_close(found, torch.tensor([(1.0 + 4.0) / 2]))
+
+
+def test_an_output_layer_kept_as_residual_is_the_same_layer():
+    stream = torch.Generator().manual_seed(0)
+    hidden = (torch.randn(1, 3, 2, generator=stream),)
+    error, features, others = (torch.randn(1, size, generator=stream) for size in (4, 5, 5))
+    dummy = Gradient(hidden, error, others)
+    product = error[:, :, None] * features[:, None, :]
+    for share in (0.0, 0.25):
+        split = Gradient(hidden, error, share * features, (1 - share) * product)
+        torch.testing.assert_close(
+            SlicedWasserstein()(dummy, split), SlicedWasserstein()(dummy, Gradient(hidden, error, features))
+        )

@@ -205,3 +205,24 @@ def test_a_folder_is_the_stores_or_empty_or_refused(tmp_path):
     with pytest.raises(InputError, match="^--store is .*notes.txt', but must be a folder"):
         Store(tmp_path / "notes.txt").require_of(STUDY)
     assert Store(tmp_path / "notes.txt").state(CELL) is State.MISSING
+
+
+def test_a_record_that_is_a_folder_is_corrupt_and_one_that_cannot_be_read_is_refused(store, monkeypatch):
+    (store.folder / OTHER.path).mkdir(parents=True)
+    assert store.state(OTHER) is State.CORRUPT
+
+    def forbidden(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(InputError, match=r"^--store is .*, but cannot be read \(Permission denied\)"):
+        store.held(CELL)
+
+
+def test_a_file_that_is_being_written_has_a_name_by_which_the_next_run_knows_it(store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(stores.os, "fsync", lambda _: seen.extend(store.folder.rglob(".*.part")))
+    store.write(CELL, RECORDS, wall_seconds=1, sample="")
+    assert len(seen) == 1
+    assert seen[0].parent == (store.folder / CELL.path).parent
+    assert list(store.folder.rglob(".*.part")) == []
