@@ -407,6 +407,14 @@ def test_outside_a_checkout_a_study_of_the_project_has_the_records_that_came_wit
     assert "'results/paper', but must hold records" in refusal("report", "paper")
 
 
+def test_from_anywhere_an_editable_installation_has_the_records_of_its_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "studies" / "paper.yaml"
+    assert project.study_file("paper") == file
+    assert project.records_beside(file, "paper") == ROOT / "results" / "paper"
+    assert project.records_beside(tmp_path / "studies" / "paper.yaml", "paper") is None
+
+
 @pytest.mark.parametrize("name", ["papre", "x" * 300, "../paper"])
 def test_an_unknown_study_is_refused(name):
     assert f"STUDY is {name!r}, but must be a readable YAML file" in refusal("report", name)

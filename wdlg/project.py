@@ -18,16 +18,21 @@ def checkout(start: Path | None = None) -> Path | None:
     return None
 
 
-def locate(*parts: str) -> Path | None:
-    """A file or folder of the project, as ``locate("studies", "quick.yaml")``; None if it is nowhere.
+def homes() -> list[Path]:
+    """Folders that hold the project's files, those that come first before the others.
 
-    It is looked for in the checkout that holds the working folder, then in the one that the package itself
-    lies in, as after an editable installation, and then beside the package, where a wheel has it.
+    The checkout that holds the working folder, then the one that the package itself lies in, as after an
+    editable installation, and then the copies beside the package, where a wheel has them.
     """
     source = SHIPPED.parents[1]
     editable = source if checkout(source) == source else None
-    for home in (checkout(), editable, SHIPPED):
-        if home is not None and home.joinpath(*parts).exists():
+    return [home for home in (checkout(), editable, SHIPPED) if home is not None]
+
+
+def locate(*parts: str) -> Path | None:
+    """A file or folder of the project, as ``locate("studies", "quick.yaml")``; None if it is nowhere."""
+    for home in homes():
+        if home.joinpath(*parts).exists():
             return home.joinpath(*parts)
     return None
 
@@ -35,7 +40,7 @@ def locate(*parts: str) -> Path | None:
 def study_file(study: str) -> Path:
     """The file of a study, which is named by its path or, if it is one of the project's, by its name."""
     if not os.path.exists(study):  # which is False, not an error, also for what cannot be a path
-        for home in filter(None, (checkout(), SHIPPED)):
+        for home in homes():
             for file in (home / "studies").glob("*.yaml"):
                 if file.stem == study:
                     return file
@@ -46,4 +51,4 @@ def records_beside(study_file: Path, name: str) -> Path | None:
     """The records that came with a study of the project, by its file and its name; None if it has none."""
     home = study_file.resolve().parent.parent
     folder = home / "results" / name
-    return folder if home in (checkout(), SHIPPED.resolve()) and folder.is_dir() else None
+    return folder if home in [one.resolve() for one in homes()] and folder.is_dir() else None
