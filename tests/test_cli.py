@@ -412,6 +412,7 @@ def test_from_anywhere_an_editable_installation_has_the_records_of_its_checkout(
     file = ROOT / "studies" / "paper.yaml"
     assert project.study_file("paper") == file
     assert project.records_beside(file, "paper") == ROOT / "results" / "paper"
+    (tmp_path / "results" / "paper").mkdir(parents=True)
     assert project.records_beside(tmp_path / "studies" / "paper.yaml", "paper") is None
 
 

@@ -194,6 +194,16 @@ def test_while_a_record_is_written_the_old_one_is_there_and_whole(copy, monkeypa
     assert (copy.folder / cell.path).read_bytes() == old
 
 
+def test_who_reads_a_record_while_it_is_replaced_reads_the_old_one_to_its_end(copy):
+    cell = small_study().part("main")[0]
+    old = (copy.folder / cell.path).read_bytes()
+    with (copy.folder / cell.path).open("rb") as reader:
+        begin = reader.read(10)
+        copy.write(cell, pd.DataFrame({"mse": [1.0]}), wall_seconds=1.0, sample="")
+        assert begin + reader.read() == old
+    assert len(copy.read(cell)) == 1
+
+
 def test_what_was_set_aside_before_is_not_overwritten(copy):
     path = small_study().part("main")[0].path
     contents = [b"first", b"second", b"third"]
@@ -337,17 +347,17 @@ def test_a_file_that_was_verified_and_then_changed_by_hand_is_found(some_committ
     assert store.state(cell) is State.CHANGED
 
 
-def test_an_audit_does_not_believe_what_the_store_remembers(some_committed):
+def test_an_audit_does_not_believe_what_the_store_remembers(some_committed, monkeypatch):
     cell, store = some_committed
     spoil_value(store.folder / cell.path)
     label = json.loads((store.folder / LABEL).read_text())
     forged = hashlib.sha256((store.folder / cell.path).read_bytes()).hexdigest()
     label["verified"][cell.path.as_posix()] = forged
     (store.folder / LABEL).write_text(json.dumps(label))
-    assert store.held(cell, in_full=True).state is State.CHANGED
-    study = specification.Study("paper", (cell,))
+    assert store.state(cell) is State.DONE
+    monkeypatch.setattr("wdlg.study.audit.data.is_present", lambda *_: True)
     with pytest.raises(InputError, match="must hold attacks of the study"):
-        audit(study, store, attacks=1)
+        audit(specification.Study("paper", (cell,)), store, attacks=1)
 
 
 # Whose store
