@@ -242,6 +242,7 @@ def test_five_networks_exclude_no_score_and_six_do():
 # Families of tests
 
 
+@settings(max_examples=6)  # statsmodels collects garbage each time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.2))
 def test_holm_is_statsmodels(p_values, level):
     expected = multipletests(p_values, alpha=level, method="holm")[0]
