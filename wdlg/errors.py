@@ -26,6 +26,20 @@ def require_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     return value
 
 
+def require_text(name: str, value: Any) -> str:
+    """Return ``value`` if it is a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} is {told(value)}, but must be a text.")
+    return value
+
+
+def require_list(name: str, value: Any) -> list[Any]:
+    """Return ``value`` as a list if it is a list or tuple with at least one entry."""
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(f"{name} is {told(value)}, but must be a list with at least one entry.")
+    return list(value)
+
+
 def require_flag(name: str, value: Any) -> bool:
     """Return ``value`` if it is True or False."""
     if not isinstance(value, bool):

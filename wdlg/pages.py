@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from wdlg import data, project
-from wdlg.errors import InputError
+from wdlg.errors import InputError, require_flag, require_list, require_text
 from wdlg.figures import NOT_MEASURED
 from wdlg.study.claims import rules
 from wdlg.study.comparison import NotMeasuredError, units_of
@@ -100,8 +100,15 @@ def study(
         data_dir: folder of the sample files.
 
     Raises:
-        InputError: the study cannot be read, or the store is not there and nothing is to be computed.
+        InputError: an argument is of another type; the study cannot be read; or the store is not there, or
+            that of another study, and nothing is to be computed.
     """
+    require_text("study", name)
+    require_flag("compute", compute)
+    if store is not None:
+        require_text("store", store)
+    if parts:
+        require_list("parts", parts)
     file = project.locate("studies", f"{name}.yaml") or Path(name)
     planned = load_study(str(file))
     there = project.locate("results", planned.name)
@@ -119,6 +126,7 @@ def study(
             f"store is {str(folder)!r}, but must be a folder of records: run `wdlg study run {file}`."
         )
     else:
+        stored.require_of(planned)
         cells = [cell for cell in planned.cells if not parts or cell.part in parts]
         present = {cell.dataset for cell in cells if (stored.folder / cell.path).exists()}
         names = dict.fromkeys(cell.dataset for cell in cells)
@@ -142,6 +150,8 @@ def records(planned: Study, stored: Store, parts: Sequence[str], **wanted: Seque
         wanted: values of columns, such as ``method=("DLG", "iDLG")``. Each one without a row is reported, and
             each part without one.
     """
+    for column, values in (("parts", parts), *wanted.items()):
+        require_list(column, values)
     tables = {part: stored.read_all(planned.part(part)) for part in parts}
     for part, table in tables.items():
         if not len(table):

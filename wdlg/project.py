@@ -39,7 +39,7 @@ def locate(*parts: str) -> Path | None:
 
 def study_file(study: str) -> Path:
     """The file of a study, which is named by its path or, if it is one of the project's, by its name."""
-    if not os.path.exists(study):  # which is False, not an error, also for what cannot be a path
+    if not os.path.isfile(study):  # which is False, not an error, also for what cannot be a path
         for home in homes():
             for file in (home / "studies").glob("*.yaml"):
                 if file.stem == study:

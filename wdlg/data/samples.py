@@ -170,6 +170,8 @@ def data_dir(given: str | Path | None = None) -> Path:
     Raises:
         InputError: it is there, but is no folder.
     """
+    if given is not None and not isinstance(given, str | os.PathLike):
+        raise InputError(f"data_dir is {told(given)}, but must be the name of a folder.")
     named = given or os.environ.get("WDLG_DATA") or platformdirs.user_data_dir("wdlg")
     # Not the methods of Path: they fail where there is no home, and on a name that is too long.
     folder = Path(os.path.expanduser(named))

@@ -78,7 +78,7 @@ def label_accuracy(records: Records, *, activations: list[str]) -> Result:
     shares = {
         str(name): share(int(rows["correct"].sum()), len(rows)) for name, rows in table.groupby("activation")
     }
-    judged = table[table["activation"].isin(activations)]
+    judged = some(table[table["activation"].isin(activations)], f"{_words(activations)} networks")
     missed = judged[~judged["correct"]]
     all_zero = bool((missed["largest_bias_gradient"] == 0).all())
     total = share(int(judged["correct"].sum()), len(judged))

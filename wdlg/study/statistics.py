@@ -50,7 +50,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, t
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from wdlg.errors import InputError, require_count
@@ -336,7 +335,12 @@ def holm(p_values: Any, level: float) -> np.ndarray:
         raise InputError(f"p_values holds {outside[0]:g}, but must hold numbers from 0 to 1.")
     if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 < level < 1:
         raise InputError(f"level is {level!r}, but must be a number above 0 and below 1.")
-    return multipletests(values, alpha=float(level), method="holm")[0]
+    # As statsmodels' multipletests, which would collect garbage each time, a third of a second.
+    order = values.argsort(kind="stable")
+    small = values[order] <= level / np.arange(len(values), 0, -1)
+    rejected = np.empty(len(values), dtype=bool)
+    rejected[order] = np.logical_and.accumulate(small)
+    return rejected
 
 
 def quartiles(values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
