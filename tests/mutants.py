@@ -19,13 +19,17 @@ STATUS = {0: "survived", 5: UNTESTED, 33: UNTESTED, None: "not tried"}
 """By the exit code that mutmut keeps. Every other code is a failed test, an end by force or by the clock."""
 
 
+MEMORY = 10 * 2**30
+"""Bytes that a process may take: a mutant without its bound can ask for all there are."""
+
 LOADED = "torch, numba, pandas, scipy.stats, skimage.metrics"
 """Imported once instead of in the process of every mutant, which would take longer than its tests."""
 
 
 def mutmut(*arguments: str) -> None:
     """Run the tool. It tries a mutant that is named, whatever it has kept of an earlier run."""
-    started = f"import {LOADED}; from mutmut.__main__ import cli; cli()"
+    bounded = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))"
+    started = f"{bounded}; import {LOADED}; from mutmut.__main__ import cli; cli()"
     subprocess.run([sys.executable, "-c", started, *arguments], check=False)
 
 

@@ -88,3 +88,20 @@ def test_an_output_layer_kept_as_residual_is_the_same_layer():
         torch.testing.assert_close(
             SlicedWasserstein()(dummy, split), SlicedWasserstein()(dummy, Gradient(hidden, error, features))
         )
+
+
+def test_a_shift_of_all_points_costs_its_square_shared_among_the_directions():
+    """``(t·v)²`` of a line t is ``|v|² / d`` in the mean over all directions of d dimensions."""
+    x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    error, features = torch.tensor([[0.5, -0.5]]).double(), torch.zeros(1, 2).double()
+    shift = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64)
+    dummy, shared = (Gradient((points,), error, features) for points in (x, x + shift))
+    found = SlicedWasserstein(projections=20_000)(dummy, shared).item()
+    # The square of a coordinate of a random direction scatters by 0.3: by 0.002 in the mean of 20 000.
+    assert found == pytest.approx(9 / 3, abs=9 * 0.01)
+
+
+def test_the_largest_seed_of_torch_is_the_largest_allowed():
+    assert SlicedWasserstein(seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(InputError, match="^seed is 9223372036854775808"):
+        SlicedWasserstein(seed=2**63)
