@@ -23,7 +23,8 @@ and the difference of the two shares for n* runs (Newcombe 1998, with the correl
 each other). So an interval that excludes 0 implies p <= 0.05, before correction. The reverse need not hold:
 the interval also allows for networks too rare to have been seen, which exchangeable methods rule out.
 
-The rule was chosen by its coverage in simulated studies, before the verdicts that it gives were looked at.
+The rule was chosen for its coverage in simulated studies. All results of the book were known by then, and the
+history does not show in which order coverage and verdicts were looked at: the table is what speaks for it.
 Ten runs a network, shares from 0.02 to 0.95, beta-distributed over networks with correlations from 0 to 1;
 worst and mean share of 2,000 studies whose 95 % interval holds the truth, and its mean width
 (``tests/study/test_coverage.py``):
@@ -37,8 +38,8 @@ percentile bootstrap      0.12, 0.68; 0.24    0.19, 0.75; 0.21    0.33, 0.83; 0.
 Wilson's, over runs       0.31, 0.75; 0.15    0.00, 0.63; 0.12    0.00, 0.65; 0.08
 ========================  ==================  ==================  ==================
 
-Where the rule is below 94 %, networks succeed as a whole or not at all, and Wilson's interval for as many
-independent runs as there are networks is below it, too.
+Where the rule is below 94 %, networks succeed nearly as a whole or not at all, and Wilson's interval for as
+many independent runs as there are networks is below it, too.
 """
 
 from __future__ import annotations
