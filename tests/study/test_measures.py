@@ -7,6 +7,7 @@ import pytest
 from wdlg.study.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, UNTESTABLE
 from wdlg.study.measures import Records, dlg_labels, fidelity, label_cost, lower_loss, rate_threshold
 from wdlg.study.statistics import share
+from wdlg.study.summary import summarise_runs
 
 
 def rules_table(steps, seconds):
@@ -96,6 +97,19 @@ def test_the_shares_of_right_labels_are_numbers_of_the_claim():
         name: {"share": one.value, "low": one.low, "high": one.high} for name, one in expected.items()
     }
     assert (result.verdict, result.condition) == (CONDITION, "on LFW")
+
+
+def test_a_run_without_a_number_stays_in_every_median_as_a_failure():
+    """Of three runs two have no MSE, or no loss: the middle one is such a run."""
+    table = runs(3, 3).assign(mse=[1e-9, np.nan, np.nan], loss=[1.0, np.nan, np.nan], loss_first=2.0)
+    one = fidelity(Records(attacks=table), method="WDLG", dataset="lfw", mse=1e-3, share=0.5)
+    assert one.numbers["median_mse"] == np.inf
+    assert lower_loss(Records(attacks=table)).numbers == {"WDLG": np.inf}
+    rates = table.assign(optimizer="Adam", learning_rate=1.0)
+    assert rate_threshold(Records(rates=rates), method="WDLG", fall=0.5).numbers == {"Adam": {"1": np.inf}}
+    flags = ("below_0.01", "below_0.001", "exploded", "label_correct")
+    table = table.assign(status="diverged", evaluations=1, seconds=1.0, **dict.fromkeys(flags, False))
+    assert summarise_runs(table)["median MSE"].tolist() == [np.inf]
 
 
 def test_losses_are_shown_beside_each_other_and_the_reason_why_they_are_not_compared():

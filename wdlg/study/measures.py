@@ -26,7 +26,7 @@ from wdlg.study.comparison import (
     successes,
     units_of,
 )
-from wdlg.study.statistics import Share, share, share_by_network
+from wdlg.study.statistics import Share, quartiles, share, share_by_network
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def dlg_labels(records: Records, *, often: float) -> Result:
 def lower_loss(records: Records) -> Result:
     """How far each loss fell: not a comparison, since the losses are different quantities."""
     table = some(records.attacks, "attacks")
-    fall = (table["loss"] / table["loss_first"]).groupby(table["method"]).median()
+    # A run without a loss did not fall; pandas would leave it out.
+    fall = (table["loss"] / table["loss_first"]).fillna(np.inf).groupby(table["method"]).median()
     return Result(
         UNTESTABLE,
         "median loss at the end as a share of its start: "
@@ -211,7 +212,7 @@ def fidelity(records: Records, *, method: str, dataset: str, mse: float, share: 
     rows = of_method(records.attacks, method)
     rows = some(rows[rows["dataset"] == dataset], dataset)
     one = _share(rows.assign(close=rows["mse"] < mse), "close")
-    median = float(rows["mse"].quantile(0.5, interpolation="lower"))
+    median = float(quartiles(rows["mse"])[1])
     undecided = one.low < share <= one.high and _few([one])
     return Result(
         REPRODUCED if one.low >= share else UNDECIDED if undecided else FAILED,
@@ -310,7 +311,7 @@ def rate_threshold(records: Records, *, method: str, fall: float) -> Result:
     table = of_method(records.rates, method)
     shown, held = {}, []
     for optimizer, rows in table.groupby("optimizer"):
-        medians = rows.groupby("learning_rate")["mse"].quantile(0.5, interpolation="lower")
+        medians = rows.groupby("learning_rate")["mse"].agg(lambda mse: float(quartiles(mse)[1]))
         best = int(np.argmin(medians.to_numpy()))
         rising = medians.iloc[: best + 1]
         shown[str(optimizer)] = {f"{rate:g}": float(value) for rate, value in medians.items()}

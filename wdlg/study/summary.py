@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from wdlg.study.statistics import quartiles
+
 
 def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "method")) -> pd.DataFrame:
     """Counts and averages over runs, one row for each combination of the columns ``by``.
@@ -26,7 +28,7 @@ def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "metho
         runs=("mse", "size"),
         below_2=("below_0.01", "sum"),
         below_3=("below_0.001", "sum"),
-        median=("mse", lambda mse: mse.quantile(0.5, interpolation="lower")),
+        median=("mse", lambda mse: float(quartiles(mse)[1])),
         exploded=("exploded", "sum"),
         stalled=("stalled", "sum"),
         labels=("label_correct", "sum"),
