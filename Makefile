@@ -27,10 +27,10 @@ test: lint ## Check style, types and notebooks, then run the tests
 	@$(BIN)/python -m pytest
 
 launched: $(READY) ## Execute every notebook as launched: outside the repository, the package from a wheel
-	@WDLG_LAUNCHED=as-they-are $(BIN)/python -m pytest -m '' tests/test_launch.py
+	@WDLG_LAUNCHED=as-they-are $(BIN)/python -m pytest -m '' tests/book/test_launch.py
 
 browser: $(READY) ## Look at the built pages in a browser (after make book; needs a Chromium)
-	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/test_browser.py
+	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/book/test_browser.py
 
 bench: $(READY) ## Measure the engine side by side with the plain way (about a quarter of an hour, on an idle machine)
 	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks

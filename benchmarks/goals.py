@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import plain, timing, wasserstein
 from benchmarks.problems import Problem, of_the_quick_book
-from wdlg.attack import IDLG, WDLG, Attack
-from wdlg.engine import Start, reconstruct_each
+from wdlg.attacks import IDLG, WDLG, Attack
+from wdlg.attacks.engine import Start, reconstruct_each
 
 BATCH = 64
 

@@ -14,15 +14,14 @@ from benchmarks import timing
 from benchmarks.problems import Problem
 from benchmarks.wasserstein import EPS, ITERATIONS, gradients
 from wdlg import compiled
-from wdlg.convolution import KERNEL, PADDING, Convolution, torch_order
-from wdlg.engine import Start
+from wdlg.attacks.engine import Start
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs
-from wdlg.modules import ModuleNetwork
-from wdlg.networks import Network, Parameters
+from wdlg.networks import ModuleNetwork, Network, Parameters
+from wdlg.networks.convolution import KERNEL, PADDING, Convolution, torch_order
+from wdlg.networks.output_layer import HAS_ONEDNN, OutputLayer
 from wdlg.optimizers import LBFGS
-from wdlg.output_layer import HAS_ONEDNN, OutputLayer
 
 ROUNDS = 15
 

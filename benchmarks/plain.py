@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attack import IDLG
-from wdlg.engine import Start
-from wdlg.labels import recover
+from wdlg.attacks import IDLG
+from wdlg.attacks.engine import Start
+from wdlg.attacks.labels import recover
 
 
 def idlg(start: Start, evaluations: int) -> int:

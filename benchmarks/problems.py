@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from wdlg import data
-from wdlg.attack import Observation
-from wdlg.engine import Start
+from wdlg.attacks import Observation
+from wdlg.attacks.engine import Start
 from wdlg.networks import LeNet
 from wdlg.study import draw, specification
 from wdlg.study.specification import AttackCell

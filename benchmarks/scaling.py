@@ -12,8 +12,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks import timing
 from benchmarks.goals import BATCH, lasting
 from benchmarks.problems import Problem
-from wdlg.attack import IDLG, WDLG
-from wdlg.networks import CHANNELS, KERNEL, LeNet
+from wdlg.attacks import IDLG, WDLG
+from wdlg.networks import LeNet
+from wdlg.networks.convolution import KERNEL
+from wdlg.networks.lenet import CHANNELS
 
 EVALUATIONS = 150
 """More than the 100 pairs that L-BFGS remembers, so that its full cost is in the measurement."""

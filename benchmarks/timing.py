@@ -17,8 +17,8 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 
 from benchmarks.problems import Problem
-from wdlg.attack import Attack
-from wdlg.engine import reconstruct_each
+from wdlg.attacks import Attack
+from wdlg.attacks.engine import reconstruct_each
 
 
 @dataclass(frozen=True)

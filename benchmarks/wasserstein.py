@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.problems import Problem
-from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein
 from wdlg.losses.wasserstein import squared_distances
+from wdlg.updates import Gradient
 
 EPS = 0.1
 ITERATIONS = 100

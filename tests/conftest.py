@@ -6,7 +6,7 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 from wdlg import data
-from wdlg.pdf import find_browser
+from wdlg.book.pdf import find_browser
 
 # One torch thread per test process: two multi-threaded processes on two cores get in each other's way.
 torch.set_num_threads(1)

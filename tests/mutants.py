@@ -45,14 +45,14 @@ def found() -> dict[str, dict[str, int | None]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="*", help="paths such as wdlg/labels.py; all by default")
+    parser.add_argument("modules", nargs="*", help="paths such as wdlg/attacks/labels.py; all by default")
     parser.add_argument("--sample", type=int, default=60, help="mutants of each module; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", default="1", help="mutants tried side by side")
     options = parser.parse_args()
     run = ("run", "--max-children", options.processes)
 
-    mutmut(*run, "wdlg.labels.x_steps__mutmut_1")  # makes all, and tries this one
+    mutmut(*run, "wdlg.attacks.labels.x_steps__mutmut_1")  # makes all, and tries this one
     chosen = {}
     for module, codes in found().items():
         if options.modules and module not in options.modules:

@@ -10,12 +10,11 @@ import os
 import numpy as np
 import torch
 
-from wdlg.compiled import convolution, sinkhorn
-from wdlg.gradients import Gradient
-from wdlg.losses import SquaredEuclidean, Wasserstein
+from wdlg.losses import SquaredEuclidean, Wasserstein, compiled_sinkhorn
 from wdlg.losses.sinkhorn import sinkhorn_plan
-from wdlg.networks import LeNet
+from wdlg.networks import LeNet, compiled_convolution
 from wdlg.optimizers import LBFGS
+from wdlg.updates import Gradient
 
 
 def _within(array, start, count):
@@ -32,8 +31,8 @@ def add(target, start, source, source_start, count):
 
 
 if os.environ.get("NUMBA_DISABLE_JIT") == "1":
-    convolution.copy_run, convolution.add_run = copy, add
-    sinkhorn.math = np  # whose exponential gives infinity where Python's raises an error
+    compiled_convolution.copy_run, compiled_convolution.add_run = copy, add
+    compiled_sinkhorn.math = np  # whose exponential gives infinity where Python's raises an error
     np.seterr(all="ignore")
 
 stream = torch.Generator().manual_seed(0)

@@ -20,13 +20,13 @@ from numba.core.registry import CPUDispatcher as Dispatcher
 from threadpoolctl import threadpool_info
 
 from wdlg import compiled
-from wdlg.attack import IDLG, Observation
-from wdlg.engine import Start, reconstruct
-from wdlg.gradients import Gradient
+from wdlg.attacks import IDLG, Observation, engine
+from wdlg.attacks.engine import Start, reconstruct
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet
 from wdlg.optimizers import LBFGS, GradientDescent
+from wdlg.updates import Gradient
 
 # Rounding of sums of some hundred terms in other orders; single precision has 6e-8 for one term.
 CLOSE = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 2e-4, "atol": 2e-5}}
@@ -64,7 +64,7 @@ def test_compiled_code_is_taken_where_it_fits_and_nowhere_else(monkeypatch):
     calls = []
     read = compiled.as_array
     monkeypatch.setattr(
-        "wdlg.compiled.gradient_pass.as_array", lambda given: (calls.append(1), read(given))[1]
+        "wdlg.networks.compiled_pass.as_array", lambda given: (calls.append(1), read(given))[1]
     )
     network = LeNet((1, 8, 8), 4)
     passes(network, attacks=2, shared=False, dtype=torch.float32)
@@ -260,11 +260,12 @@ def test_the_first_process_after_an_installation_computes_the_bits_of_every_late
 
 def test_what_a_loop_calls_is_always_inside_it():
     """A part that were compiled apart would be rounded differently: see compile_part."""
-    compiled.prepare()
+    engine.load_compiled()
     loops = [
         value
-        for name in ("convolution", "distance", "lbfgs", "output_layer", "sinkhorn")
-        for value in vars(sys.modules[f"wdlg.compiled.{name}"]).values()
+        for name, module in list(sys.modules.items())
+        if name.startswith("wdlg.") and ".compiled_" in name
+        for value in vars(module).values()
         if isinstance(value, Dispatcher)
     ]
     assert len(loops) > 15
@@ -297,7 +298,7 @@ def test_machine_code_is_kept_apart_for_each_state_of_the_sources(no_cache_yet, 
     assert now == compiled._kept_in()
     assert now.parent == tmp_path
     read = Path.read_bytes
-    for changed in ("vectors.py", "convolution.py"):
+    for changed in ("vectors.py", "convolution.py", "compiled_lbfgs.py", "compiled_convolution.py"):
         monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == changed))  # noqa: B023
         compiled._kept_in.cache_clear()
         assert compiled._kept_in() != now

@@ -6,8 +6,9 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from wdlg import attack, evaluation
-from wdlg.attack import DLG, IDLG, METHODS, WDLG, Attack
+from wdlg import evaluation
+from wdlg.attacks import DLG, IDLG, METHODS, WDLG, Attack
+from wdlg.attacks import base as attack
 from wdlg.losses import PseudoHuber, SlicedWasserstein, SquaredEuclidean, Wasserstein
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.losses.wasserstein import wdca

@@ -11,7 +11,7 @@ from PIL import Image
 from small_study import small_study
 
 from wdlg import data, figures
-from wdlg.attack import DLG, IDLG, WDLG, Attack
+from wdlg.attacks import DLG, IDLG, WDLG, Attack
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired

@@ -2,7 +2,8 @@
 
 import pytest
 
-from wdlg import data, pages, project
+from wdlg import data, project
+from wdlg.book import pages
 from wdlg.errors import InputError, require_list, require_text
 
 

@@ -15,11 +15,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from wdlg import data
-from wdlg.book import LAST, PROFILES, find_checkout, read_profile
-from wdlg.study.comparison import pooled
-from wdlg.study.ledger import from_store
+from wdlg.book.build import LAST, PROFILES, find_checkout, read_profile
 from wdlg.study.specification import load
 from wdlg.study.store import State, Store
+from wdlg.verdicts.comparison import pooled
+from wdlg.verdicts.ledger import from_store
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

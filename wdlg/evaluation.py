@@ -15,7 +15,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from wdlg.attack import Reconstruction, Status
+from wdlg.attacks.base import Reconstruction, Status
 from wdlg.errors import InputError
 from wdlg.shapes import require_tensor
 

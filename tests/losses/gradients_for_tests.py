@@ -2,7 +2,7 @@
 
 import torch
 
-from wdlg.gradients import Gradient
+from wdlg.updates import Gradient
 
 
 def random_gradient(seed, *, attacks=3, classes=5, features=4, scale=1.0, dtype=torch.float64):

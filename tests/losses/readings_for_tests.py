@@ -8,8 +8,8 @@ import torch
 from gradients_for_tests import random_gradient
 from hypothesis import strategies as st
 
-from wdlg.gradients import Gradient
 from wdlg.losses import Cosine, PseudoHuber, Wasserstein
+from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**31)
 LONG = {"max_iterations": 5_000, "threshold": 1e-13}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdlg.errors import InputError
-from wdlg.gradients import Gradient
 from wdlg.losses import Euclidean, PseudoHuber, SquaredEuclidean
+from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**31)
 

@@ -6,11 +6,11 @@ from gradients_for_tests import random_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein, wasserstein
 from wdlg.losses.rank_one import LARGEST, RankOneRows
 from wdlg.losses.sinkhorn import ROUND, sinkhorn_plan
 from wdlg.losses.wasserstein import squared_distances
+from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**31)
 

@@ -19,8 +19,8 @@ from readings_for_tests import (
 )
 from scipy.stats import wasserstein_distance
 
-from wdlg.gradients import Gradient
 from wdlg.losses import Euclidean, SquaredEuclidean, Wasserstein
+from wdlg.updates import Gradient
 
 
 @settings(max_examples=20)

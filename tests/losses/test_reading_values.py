@@ -23,8 +23,8 @@ from readings_for_tests import (
     unit_of,
 )
 
-from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein
+from wdlg.updates import Gradient
 
 # Costs
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wdlg.errors import InputError
-from wdlg.gradients import Gradient
 from wdlg.losses import SlicedWasserstein
+from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**20)
 

@@ -14,10 +14,10 @@ from ot.batch import bregman_log_projection_batch
 from scipy.stats import wasserstein_distance
 
 from wdlg.errors import InputError
-from wdlg.gradients import Gradient
 from wdlg.losses import Wasserstein
 from wdlg.losses.sinkhorn import exact_assignment, sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs, squared_distances, wdca
+from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**31)
 LONG = {"max_iterations": 20_000, "threshold": 1e-12}

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attack import Attack, Observation, Status
-from wdlg.engine import reconstruct
+from wdlg.attacks import Attack, Observation, Status
+from wdlg.attacks.engine import reconstruct
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.losses.sinkhorn import exact_assignment, sinkhorn_plan, unrolled_sinkhorn_plan

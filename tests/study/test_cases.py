@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wdlg.defences import Noise
 from wdlg.errors import InputError
+from wdlg.sharing.defences import Noise
 from wdlg.study import Design, draw
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from wdlg.attack import DLG, IDLG, WDLG
+from wdlg.attacks import DLG, IDLG, WDLG
 from wdlg.errors import InputError
 from wdlg.study import Design, draw, paired, records, run_paired
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import CONTENT, small_study
 
-from wdlg.attack import DLG, IDLG, WDLG, Attack, with_settings
+from wdlg.attacks import DLG, IDLG, WDLG, Attack, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.optimizers import Adam, GradientDescent

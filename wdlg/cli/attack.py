@@ -72,9 +72,10 @@ def attack(
 
     Example:  wdlg attack --dataset digits --index 3 --method idlg --figure leak.png
     """
-    from wdlg import data, defences
-    from wdlg.attack import METHODS, with_settings
-    from wdlg.engine import require_device
+    from wdlg import data
+    from wdlg.attacks.base import METHODS, with_settings
+    from wdlg.attacks.engine import require_device
+    from wdlg.sharing import defences
     from wdlg.study import Design, draw, run_paired
 
     against = _defence(defence)
@@ -126,7 +127,7 @@ def attack(
 
 def _tell(result: dict[str, Any], name: str, what: str, names: tuple[str, ...]) -> None:
     """Print the result of an attack."""
-    from wdlg.attack import Status
+    from wdlg.attacks.base import Status
 
     meaning = Status[str(result["status"]).upper()].meaning
     click.echo(f"{name} on {result['dataset']}, {what}")
@@ -173,9 +174,10 @@ def labels(
 
     Example:  wdlg labels --dataset digits --images 200 --activation tanh
     """
-    from wdlg import data, defences
-    from wdlg.labels import ANALYTIC
-    from wdlg.networks import ACTIVATIONS
+    from wdlg import data
+    from wdlg.attacks.labels import ANALYTIC
+    from wdlg.networks.lenet import ACTIVATIONS
+    from wdlg.sharing import defences
     from wdlg.study import compare_rules
     from wdlg.study.labels import summarise
 
@@ -206,7 +208,7 @@ def labels(
 
 def _defence(text: str | None) -> Any:
     """The defence that --defence names, or None."""
-    from wdlg import defences
+    from wdlg.sharing import defences
 
     try:
         return None if text is None else defences.parse(text)

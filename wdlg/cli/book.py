@@ -21,12 +21,12 @@ from wdlg.interruption import exit_code_of_request
 @data_dir_option
 def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
     """Execute the notebooks and build the book. Run it in a checkout of the repository."""
-    from wdlg import book
+    from wdlg.book.build import BookError, build
 
     try:
         with exit_code_of_request():
-            book.build(profile, data_dir=data_dir, jobs=jobs)
-    except book.BookError as error:
+            build(profile, data_dir=data_dir, jobs=jobs)
+    except BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)
 
@@ -34,19 +34,20 @@ def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
 @click.command("slides")
 def slides_command() -> None:
     """Make the slides of the lectures in book/slides again, from the pages of the last `wdlg book`."""
-    from wdlg import book
+    from wdlg.book.build import slides
 
-    for path in book.slides():
+    for path in slides():
         click.echo(path)
 
 
 @click.command("pdf")
 def pdf_command() -> None:
     """Print the built book into one PDF, book/_build/wdlg.pdf. Needs `wdlg book` first, and a Chromium."""
-    from wdlg import book, pdf
+    from wdlg.book import pdf
+    from wdlg.book.build import BookError
 
     try:
         pdf.make()
-    except book.BookError as error:
+    except BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)

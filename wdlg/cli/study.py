@@ -170,7 +170,7 @@ def study_audit(
 @json_option
 def study_report(study: str, store: str | None, as_json: bool) -> None:
     """Judge the paper's claims by the records of a study: the claims ledger."""
-    from wdlg.study.ledger import from_store
+    from wdlg.verdicts.ledger import from_store
 
     loaded, records = _open_study(study, store)
     records.require_of(loaded)

@@ -1,9 +1,10 @@
-"""The hot loops of the engine for the CPU, compiled by numba: one attack at a time, all in cache.
+"""How the hot loops of the engine are compiled by numba for the CPU: one attack at a time, all in cache.
 
-Batched tensor operations stream the whole batch through memory once for each of them. The functions here
-do for one attack after another everything that needs nobody else, in buffers that the core's own cache
-holds. They compute what the torch code beside them computes, to rounding, and are taken where
-:func:`fits` says so: the torch code is for GPUs and for whatever else has no compiled form.
+Batched tensor operations stream the whole batch through memory once for each of them. Compiled loops, in the
+``compiled_`` modules beside the torch code that they stand in for, do for one attack after another everything
+that needs nobody else, in buffers that the core's own cache holds. They compute what the torch code computes,
+to rounding, and are taken where :func:`fits` says so: the torch code is for GPUs and for whatever else has no
+compiled form.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ import torch
 from torch import Tensor
 
 _in_use = True
+
+
+def in_use() -> bool:
+    """False within :func:`turned_off`."""
+    return _in_use
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -68,12 +74,6 @@ def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def prepare() -> None:
-    """Load what attacks use, so that no attack's time holds the import of a compiler."""
-    if _in_use:
-        from wdlg.compiled import distance, gradient_pass, lbfgs, sinkhorn  # noqa: F401
 
 
 def seconds_compiling() -> float:
@@ -140,7 +140,13 @@ def _kept_in() -> Path | None:
     and not in the files of its parts.
     """
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.with_name("convolution.py")]
+    sources = sorted(
+        {
+            *here.glob("*.py"),
+            *here.parent.glob("*/compiled_*.py"),
+            here.parent / "networks" / "convolution.py",
+        }
+    )
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     users = _numba().config.CACHE_DIR  # NUMBA_CACHE_DIR
     places = [users] if users else [here / "__pycache__", platformdirs.user_cache_path("wdlg")]

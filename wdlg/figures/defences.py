@@ -38,7 +38,7 @@ def share_by_strength(
     """A share with its 95 % interval against the strength of a defence; dotted: without a defence.
 
     Args:
-        tables: by the title of a panel, rows of ``wdlg.study.expectations.successes`` or ``read_right``.
+        tables: by the title of a panel, rows of ``wdlg.verdicts.expectations.successes`` or ``read_right``.
         who: column whose values get a curve each, "method" or "rule".
         strength: column of the strength; rows with the defence "none" have none.
         xlabel, ylabel: of the axes.

@@ -1,6 +1,6 @@
 """Matching losses: how far a dummy gradient is from the shared one. One value for each attack.
 
-A loss is a frozen dataclass of settings that is called with two :class:`~wdlg.gradients.Gradient` and
+A loss is a frozen dataclass of settings that is called with two :class:`~wdlg.updates.gradient.Gradient` and
 returns a tensor (B,), differentiable in the first. The mathematics is in pure functions beside each class.
 """
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from wdlg.gradients import Gradient
 from wdlg.losses.cosine import Cosine
 from wdlg.losses.euclidean import Euclidean, PseudoHuber, SentEntries, SquaredEuclidean
 from wdlg.losses.sliced import SlicedWasserstein
 from wdlg.losses.wasserstein import Wasserstein
+from wdlg.updates.gradient import Gradient
 
 Loss = Callable[[Gradient, Gradient], Tensor]
 

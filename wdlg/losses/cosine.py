@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wdlg.gradients import Gradient
-from wdlg.losses.euclidean import norm, squared_euclidean
+from wdlg.updates.distance import norm, squared_euclidean
+from wdlg.updates.gradient import Gradient
 
 
 @dataclass(frozen=True)

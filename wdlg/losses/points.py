@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wdlg.gradients import Gradient, require_alike_gradients
+from wdlg.updates.gradient import Gradient, require_alike_gradients
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def sinkhorn_plan(
     instead of sums of exponentials (Schmitzer 2019 calls this absorption). A problem whose scalings
     nevertheless leave the safe range makes its round in the log domain.
 
-    On the CPU the rounds are compiled (``wdlg.compiled.sinkhorn``), elsewhere all problems go in step.
+    On the CPU the rounds are compiled (``wdlg.losses.compiled_sinkhorn``), elsewhere all problems go in step.
 
     Args:
         cost: cost matrices (P, n, m) of P separate problems.
@@ -59,7 +59,7 @@ def sinkhorn_plan(
     first = _first(log_kernel)
     if not compiled.fits(log_kernel):
         return _rounds(log_kernel, *first, max_iterations, threshold)
-    from wdlg.compiled.sinkhorn import rounds
+    from wdlg.losses.compiled_sinkhorn import rounds
 
     compiled.run(
         rounds, log_kernel, *first, max_iterations, threshold, ROUND, MOST_IN_A_ROUND, MOST_BETWEEN_KERNELS

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wdlg.errors import require_choice, require_count
-from wdlg.gradients import Gradient, require_alike_gradients
 from wdlg.losses.transport import ROOTS, add_up
+from wdlg.updates.gradient import Gradient, require_alike_gradients
 
 
 @dataclass(frozen=True)

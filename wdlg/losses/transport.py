@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from wdlg.losses.euclidean import root
+from wdlg.updates.distance import root
 
 COSTS = ("squared", "euclidean", "pseudo_huber")
 ROOTS = ("none", "each", "total")

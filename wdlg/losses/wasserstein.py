@@ -23,7 +23,6 @@ from wdlg.errors import (
     require_not_negative,
     require_positive,
 )
-from wdlg.gradients import Gradient
 from wdlg.losses.points import Points, RankOne, kernels, rows, scalars, squared_distances, tensors
 from wdlg.losses.rank_one import RankOneRows
 from wdlg.losses.sinkhorn import ROUND, exact_assignment, sinkhorn_plan, unrolled_sinkhorn_plan
@@ -39,6 +38,7 @@ from wdlg.losses.transport import (
     unit_of,
 )
 from wdlg.shapes import require_alike, require_tensor
+from wdlg.updates.gradient import Gradient
 
 POINTS = ("rows", "kernels", "scalars", "tensors")
 MASSES = ("share", "one", "relative")

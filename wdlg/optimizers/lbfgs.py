@@ -184,7 +184,7 @@ class LBFGS:
 
     def _compiled_update(self, state: LBFGSState, loss: Tensor, grad: Tensor) -> LBFGSState:
         """The same attack by attack, with vectors changed in place."""
-        from wdlg.compiled.lbfgs import update
+        from wdlg.optimizers.compiled_lbfgs import update
 
         vectors = ("previous_grad", "direction", "S", "Y", "SY", "YY")
         new = {

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from wdlg.attack import Observation
+from wdlg.attacks.base import Observation
 from wdlg.data import Sample
-from wdlg.defences import Defence
 from wdlg.errors import InputError, require_choice, require_count, told
-from wdlg.networks import ACTIVATIONS, LeNet, Parameters
+from wdlg.networks.base import Parameters
+from wdlg.networks.lenet import ACTIVATIONS, LeNet
+from wdlg.sharing.defences import Defence
 
 POOLS = ("all", "development", "final")
 """Images that a study may use: all, or one of two parts without a common image."""
@@ -42,7 +43,7 @@ class Design:
         networks: untrained networks that are drawn.
         images: private images for each network; the next network goes on to the next images.
         seed: decides networks, images and dummies.
-        activation: of the networks, see :class:`~wdlg.networks.LeNet`.
+        activation: of the networks, see :class:`~wdlg.networks.lenet.LeNet`.
         classes: output units of the networks; None for the data set's own number. With fewer, only images
             with a label below it are used.
         first_image: None draws the order of the images from the seed; a number takes those images of the
@@ -51,8 +52,8 @@ class Design:
             that starts from 0.
         pool: which images may be drawn: "all", "development" (every fifth of the sample), or "final" (the
             others), so that a loss can be searched for on images that its final comparison does not use.
-        defence: what is done to each gradient before it is sent, from :mod:`wdlg.defences`; None for nothing.
-            Its random numbers belong to the case: they are the same for every strength of a defence.
+        defence: what is done to each gradient before it is sent, from :mod:`wdlg.sharing.defences`; None for
+            nothing. Its random numbers belong to the case: the same for every strength of a defence.
 
     Raises:
         InputError: a count is out of range, or activation, pool or defence is unknown.

@@ -11,13 +11,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from tqdm import tqdm
 
-from wdlg import defences, labels
+from wdlg.attacks import labels
 from wdlg.data import Sample
-from wdlg.defences import Defence
 from wdlg.errors import require_choice, require_count
-from wdlg.gradients import Gradient
-from wdlg.networks import LeNet
+from wdlg.networks.lenet import LeNet
+from wdlg.sharing import defences
+from wdlg.sharing.defences import Defence
 from wdlg.study.cases import generator
+from wdlg.updates.gradient import Gradient
 
 TIMED_CALLS = 3
 

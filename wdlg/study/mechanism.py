@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from wdlg.attack import Attack
+from wdlg.attacks.base import Attack
 from wdlg.losses import Loss, Wasserstein
 from wdlg.study.cases import Cases
 from wdlg.study.paired import run_paired

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from wdlg import defences
-from wdlg.attack import Attack, Reconstruction
-from wdlg.engine import Start, reconstruct, require_device
+from wdlg.attacks.base import Attack, Reconstruction
+from wdlg.attacks.engine import Start, reconstruct, require_device
 from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
+from wdlg.sharing import defences
 from wdlg.study.cases import Cases
 
 TRACE_POINTS = 80

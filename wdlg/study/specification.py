@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from wdlg import data, losses, optimizers
-from wdlg.attack import DIVERGENCE, Attack, with_settings
-from wdlg.defences import DEFENCES, Defence, describe
+from wdlg.attacks.base import DIVERGENCE, Attack, with_settings
+from wdlg.attacks.labels import ANALYTIC
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
-from wdlg.labels import ANALYTIC
-from wdlg.networks import ACTIVATIONS, CHANNELS, STRIDES, LeNet
+from wdlg.networks.lenet import ACTIVATIONS, CHANNELS, STRIDES, LeNet
+from wdlg.sharing.defences import DEFENCES, Defence, describe
 from wdlg.study import schema, study_file
 from wdlg.study.cases import DEVELOPMENT_EVERY, POOLS, STREAMS, Design
 from wdlg.study.labels import compare_rules

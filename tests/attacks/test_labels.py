@@ -1,0 +1,121 @@
+"""The label rules follow from the gradient of the cross-entropy, and say so where they cannot decide."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wdlg.attacks import labels
+from wdlg.errors import InputError
+from wdlg.networks import LeNet
+from wdlg.updates import Gradient
+
+
+def shared_gradient(activation, seed, label, classes=6):
+    network = LeNet((1, 8, 8), classes, activation)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = network.initial_parameters(generator=generator, dtype=torch.float64)
+    image = torch.rand(1, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return network.gradient(parameters, image, F.one_hot(torch.tensor([label]), classes).double())
+
+
+@given(st.sampled_from(["sigmoid", "relu", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
+def test_bias_sign_finds_the_label_under_every_activation(activation, seed, label):
+    assert labels.recover("bias_sign", shared_gradient(activation, seed, label)).tolist() == [label]
+
+
+@given(st.sampled_from(["sigmoid", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
+def test_row_sum_finds_the_label_exactly_when_the_features_sum_to_a_positive_number(activation, seed, label):
+    gradient = shared_gradient(activation, seed, label)
+    found = labels.row_sum(gradient.last_weight).tolist() == [label]
+    assert found == bool(gradient.features.sum() > 0)
+    assert labels.recover("row_sum", gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_bias_sign_decides_only_if_one_entry_is_negative(values):
+    negative = [place for place, value in enumerate(values) if value < 0]
+    expected = negative[0] if len(negative) == 1 else labels.UNDECIDED
+    assert labels.bias_sign(torch.tensor([values], dtype=torch.float64)).tolist() == [expected]
+
+
+def test_a_gradient_of_zeros_is_undecided_and_never_class_0():
+    assert labels.bias_sign(torch.zeros(1, 5)).tolist() == [labels.UNDECIDED]
+    assert labels.row_sum(torch.zeros(1, 5, 3)).tolist() == [labels.UNDECIDED]
+
+
+def test_a_saturated_softmax_leaves_no_label_in_the_gradient():
+    scores = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
+    F.cross_entropy(scores, torch.tensor([0])).backward()
+    assert labels.bias_sign(scores.grad).tolist() == [labels.UNDECIDED]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_refused(value):
+    with pytest.raises(InputError, match="^bias_gradient has an entry"):
+        labels.bias_sign(torch.tensor([[value, 1.0]]))
+    with pytest.raises(InputError, match="^weight_gradient has an entry"):
+        labels.row_sum(torch.tensor([[[value], [1.0]]]))
+
+
+def test_steps_differ_by_the_width_of_the_last_hidden_layer():
+    sizes = {"classes": 100, "features": 768}
+    assert labels.steps("row_sum", **sizes) == 768 * labels.steps("bias_sign", **sizes)
+    assert labels.steps("joint", **sizes) is None
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="^rule is 'guess'"):
+        labels.steps("guess", classes=2, features=2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gradient"),
+    [
+        *((rule, given) for rule in (labels.bias_sign, labels.bias_min)
+          for given in (torch.zeros(3), torch.zeros(1, 1), torch.zeros(1, 3, 2), torch.zeros(1, 3).long(),
+                        torch.zeros(1, 3).numpy(), torch.zeros(0, 3), [[0.0, 1.0]])),
+        *((labels.row_sum, given) for given in (torch.zeros(3), torch.zeros(1, 3), None)),
+    ],
+)  # fmt: skip
+def test_a_rule_refuses_what_is_no_gradient_of_an_output_layer(rule, gradient):
+    with pytest.raises(InputError, match=r"^(bias|weight)_gradient"):
+        rule(gradient)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+def test_bias_min_is_the_place_of_the_least_entry_if_that_is_negative(values):
+    expected = values.index(min(values)) if min(values) < 0 else labels.UNDECIDED
+    assert labels.bias_min(torch.tensor([values], dtype=torch.float64)).tolist() == [expected]
+
+
+def test_an_entry_of_exactly_zero_is_not_negative():
+    assert labels.bias_sign(torch.tensor([[0.5, -0.5, 0.0]])).tolist() == [1]
+    for rule in (labels.bias_sign, labels.bias_min):
+        assert rule(torch.tensor([[0.5, 0.0, 0.5]])).tolist() == [labels.UNDECIDED]
+
+
+def test_a_rule_by_name_reads_what_the_rule_itself_reads():
+    stream = torch.Generator().manual_seed(0)
+    error = torch.tensor([[0.4, -0.1, -0.6, 0.3], [0.2, 0.1, 0.1, -0.4], [-0.7, -0.1, 0.4, 0.4]])
+    features = torch.rand(3, 5, generator=stream) * torch.tensor([[1.0], [-1.0], [1.0]])
+    for residual in (None, torch.randn(3, 4, 5, generator=stream)):
+        gradient = Gradient((), error, features, residual)
+        assert labels.recover("bias_sign", gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
+        assert labels.recover("bias_min", gradient).tolist() == [2, 3, 0]
+        assert torch.equal(labels.recover("row_sum", gradient), labels.row_sum(gradient.last_weight))
+
+
+def test_the_rule_that_optimises_the_label_reads_none():
+    with pytest.raises(InputError, match="^rule is 'joint'"):
+        labels.recover("joint", shared_gradient("sigmoid", 0, 0))
+
+
+def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
+    counts = {rule: labels.steps(rule, classes=2, features=1) for rule in labels.RULES}
+    assert counts == {"bias_sign": 2, "bias_min": 2, "row_sum": 2, "joint": None}
+    with pytest.raises(InputError, match="^classes is 1"):
+        labels.steps("bias_sign", classes=1, features=1)
+    with pytest.raises(InputError, match="^features is 0"):
+        labels.steps("bias_sign", classes=2, features=0)

@@ -1,0 +1,275 @@
+"""Verdicts follow from records alone, by the rules that claims.yaml states."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_study import small_study
+
+from wdlg.study.statistics import paired_by_network, share
+from wdlg.study.store import Store
+from wdlg.verdicts.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, UNTESTABLE, VERDICTS, rules
+from wdlg.verdicts.comparison import compare_all
+from wdlg.verdicts.ledger import from_store, gain_table, ground, ledger
+from wdlg.verdicts.measures import MEASURES, Records
+
+
+def attacks(mse, *, datasets=("mnist", "lfw"), networks=10, images=4, exploded=(), labels=1.0, **columns):
+    """Records in which each method has one MSE for all cases."""
+    rows = [
+        {
+            "dataset": dataset,
+            "method": method,
+            "network": network,
+            "case": case,
+            "mse": value,
+            "loss": 0.1,
+            "loss_first": 1.0,
+            "iterations_to_success": 10.0
+            if (value(network) if callable(value) else value) < 0.01
+            else np.nan,
+            "exploded": method in exploded,
+            "label_correct": (case + network) % images / images < labels,
+            **columns,
+        }
+        for dataset in datasets
+        for method, value in mse.items()
+        for network in range(networks)
+        for case in range(images)
+    ]
+    return pd.DataFrame(rows)
+
+
+def label_rules(correct=True, zero=False, activations=("sigmoid", "relu")):
+    rows = [
+        {
+            "dataset": "mnist",
+            "activation": activation,
+            "rule": rule,
+            "correct": correct,
+            "label_recovered": 0 if correct else -1,
+            "steps": 10 if rule == "bias_sign" else 5880,
+            "seconds": 1e-6 if rule == "bias_sign" else 9e-6,
+            "largest_bias_gradient": 0.0 if zero else 1.0,
+        }
+        for activation in activations
+        for rule in ("bias_sign", "row_sum")
+        for _ in range(50)
+    ]
+    return pd.DataFrame(rows)
+
+
+def verdicts(**tables):
+    return {entry.id: entry.result for entry in ledger(Records(**tables), command="again")}
+
+
+BETTER = {"WDLG": 1e-5, "iDLG": 0.1, "DLG": 0.2}
+WORSE = {"WDLG": 0.3, "iDLG": 1e-4, "DLG": 1e-4}
+SAME = {"WDLG": 1e-4, "iDLG": 1e-4, "DLG": 1e-4}
+
+
+def test_a_method_that_is_better_everywhere_reproduces_its_claims():
+    found = verdicts(attacks=attacks(BETTER, exploded=("iDLG",)))
+    for claim in ("lower-mse", "faster", "higher-success", "lfw-fidelity"):
+        assert found[claim].verdict == REPRODUCED, claim
+    assert found["no-explosion"].verdict == UNDECIDED  # no outcome of ten networks could pass
+
+
+def test_a_method_that_is_worse_or_equal_does_not():
+    for mse in (WORSE, SAME):
+        found = verdicts(attacks=attacks(mse))
+        for claim in ("lower-mse", "faster", "higher-success"):
+            assert found[claim].verdict == FAILED, claim
+
+
+def test_a_claim_that_holds_on_one_data_set_has_that_condition():
+    table = pd.concat([attacks(BETTER, datasets=("mnist",)), attacks(WORSE, datasets=("svhn",))])
+    result = verdicts(attacks=table)["lower-mse"]
+    assert result.verdict == CONDITION
+    assert "on MNIST against iDLG" in result.condition
+    assert "svhn" not in result.condition
+
+
+def test_a_data_set_without_the_method_is_named():
+    table = pd.concat(
+        [attacks(BETTER, datasets=("mnist",)), attacks({"iDLG": 0.1, "DLG": 0.1}, datasets=("lfw",))]
+    )
+    result = verdicts(attacks=table)["lower-mse"]
+    assert (result.verdict, result.condition) == (CONDITION, "not measured on LFW")
+
+
+def test_the_ground_is_sound_where_the_published_share_lies_in_our_interval():
+    table = attacks({"iDLG": 1e-4}, datasets=("mnist",), networks=100, images=1)
+    table.loc[table["network"] >= 75, "mse"] = 1.0
+    found = share(75, 100)
+    ends = ((found.low - 0.019, True), (found.low - 0.021, False))
+    ends += ((found.high + 0.019, True), (found.high + 0.021, False))
+    for said, agrees in ((0.75, True), *ends):
+        (row,) = ground(table, {"mnist": {"iDLG": {0.01: said}}}).to_dict("records")
+        assert row["here"] == "75 %"
+        assert row["agrees"] is agrees
+
+
+def test_too_few_networks_decide_nothing():
+    table = attacks(BETTER, networks=rules()["fewest_networks"] - 1)
+    assert verdicts(attacks=table)["higher-success"].verdict == UNDECIDED
+
+
+def test_explosions_without_recovery_are_no_clean_success():
+    calm_and_useless = {**SAME, "WDLG": 0.5}
+    calm = attacks(BETTER, networks=40, images=1)
+    assert verdicts(attacks=calm)["no-explosion"].verdict == REPRODUCED
+    result = verdicts(attacks=attacks(calm_and_useless, networks=40))["no-explosion"]
+    assert result.verdict == CONDITION
+    assert "recovers 0 %" in result.condition
+    exploding = verdicts(attacks=attacks(SAME, exploded=("WDLG",)))["no-explosion"]
+    assert exploding.verdict == FAILED
+
+
+def test_losses_in_different_units_are_not_compared():
+    assert verdicts(attacks=attacks(BETTER))["lower-loss"].verdict == UNTESTABLE
+
+
+def test_missed_labels_are_excused_by_a_zero_gradient_only():
+    assert verdicts(labels=label_rules())["label-accuracy"].verdict == REPRODUCED
+    excused = verdicts(labels=pd.concat([label_rules(), label_rules(correct=False, zero=True)]))
+    assert excused["label-accuracy"].verdict == CONDITION
+    missed = verdicts(labels=pd.concat([label_rules(), label_rules(correct=False)]))
+    assert missed["label-accuracy"].verdict == FAILED
+    tanh = pd.concat([label_rules(), label_rules(correct=False, activations=("tanh",))])
+    assert verdicts(labels=tanh)["label-accuracy"].verdict == REPRODUCED  # tanh is only shown
+
+
+def test_label_cost_needs_fewer_steps_and_less_time():
+    table = label_rules()
+    assert verdicts(labels=table)["label-cost"].verdict == REPRODUCED
+    assert verdicts(labels=table.assign(seconds=1e-6))["label-cost"].verdict == CONDITION
+    assert verdicts(labels=table.assign(steps=10))["label-cost"].verdict == FAILED
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(0.5, REPRODUCED), (1.0, FAILED)])
+def test_dlg_misses_labels_often_or_not(right, verdict):
+    assert verdicts(attacks=attacks(SAME, labels=right))["dlg-labels"].verdict == verdict
+
+
+def rates(works):
+    """Records at several rates; ``works`` maps a method to the rates at which it succeeds."""
+    return pd.concat(
+        [
+            attacks(
+                {method: (1e-4 if rate in good else 0.3) for method, good in works.items()},
+                datasets=("lfw",),
+                optimizer=optimizer,
+                learning_rate=rate,
+            )
+            for optimizer in ("LBFGS", "GradientDescent")
+            for rate in (0.1, 1.0, 10.0)
+        ]
+    )
+
+
+def test_large_rates():
+    larger = rates({"WDLG": (0.1, 1.0), "iDLG": (0.1,), "DLG": (0.1,)})
+    assert verdicts(rates=larger)["large-rates"].verdict == REPRODUCED
+    equal = rates({"WDLG": (1.0,), "iDLG": (1.0,), "DLG": (0.1,)})
+    assert verdicts(rates=equal)["large-rates"].verdict == FAILED
+    mixed = pd.concat(
+        [larger[larger["optimizer"] == "LBFGS"], equal[equal["optimizer"] == "GradientDescent"]]
+    )
+    result = verdicts(rates=mixed)["large-rates"]
+    assert (result.verdict, result.condition) == (CONDITION, "with LBFGS")
+
+
+def test_rates_are_not_judged_before_every_method_has_run_at_each():
+    table = rates({"WDLG": (1.0,), "iDLG": (1.0,), "DLG": (0.1,)})
+    of_wdlg = table["method"] == "WDLG"
+    for lost in (of_wdlg, of_wdlg & (table["optimizer"] == "LBFGS") & (table["learning_rate"] == 10)):
+        result = verdicts(rates=table[~lost])["large-rates"]
+        assert result.verdict == UNDECIDED
+        assert "no records of WDLG" in result.condition
+
+
+def test_rate_threshold():
+    inside = rates({"WDLG": (1.0,), "iDLG": (), "DLG": ()})
+    # The best rate is inside, but the first rates are equal: not strictly better up to it, still monotonic.
+    assert verdicts(rates=inside)["rate-threshold"].verdict == REPRODUCED
+    smallest = rates({"WDLG": (0.1,), "iDLG": (), "DLG": ()})
+    assert verdicts(rates=smallest)["rate-threshold"].verdict == FAILED
+
+
+def test_the_strongest_loss_must_win_both_ways_everywhere():
+    winner = attacks({"Strongest": 1e-4, "iDLG": 0.1, "DLG": 0.1, "WDLG": 0.1}, exploded=("iDLG",))
+    assert verdicts(attacks=winner)["strongest-loss"].verdict == REPRODUCED
+    half = attacks({"Strongest": 1e-4, "iDLG": 0.1, "DLG": 0.1, "WDLG": 0.1})
+    result = verdicts(attacks=half)["strongest-loss"]
+    assert result.verdict == CONDITION
+    assert "explosions" not in result.condition
+    level = attacks({"Strongest": 1e-4, "iDLG": 1e-4, "DLG": 0.1, "WDLG": 0.1})
+    assert verdicts(attacks=level)["strongest-loss"].verdict == FAILED
+
+
+def test_the_second_final_comparison_is_judged_by_its_own_records():
+    level = attacks({"Strongest": 1e-4, "iDLG": 1e-4, "DLG": 0.1, "WDLG": 0.1})
+    winner = attacks({"Second": 1e-4, "iDLG tuned": 0.1}, exploded=("iDLG tuned",))
+    found = verdicts(attacks=level, second=winner)
+    assert found["strongest-loss"].verdict == FAILED
+    assert found["strongest-again"].verdict == REPRODUCED
+
+
+def test_a_claim_without_records_is_undecided_and_says_why():
+    for result in verdicts().values():
+        assert result.verdict == UNDECIDED
+        assert result.condition.startswith("there are no records")
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 2**31))
+def test_swapping_two_methods_turns_the_score_round(seed):
+    random = np.random.default_rng(seed)
+    table = attacks({"WDLG": 1.0, "iDLG": 1.0}, networks=6)
+    table["mse"] = random.lognormal(size=len(table))
+    for score in ("mse", "success"):
+        one = compare_all(table, score, "WDLG", ["iDLG"])
+        other = compare_all(table, score, "iDLG", ["WDLG"])
+        for (dataset, _), result in one.items():
+            turned = other[dataset, "WDLG"]
+            assert result.mean == pytest.approx(-turned.mean)
+            assert result.paired.p == pytest.approx(turned.paired.p)
+            assert result.mcnemar == turned.mcnemar
+
+
+def test_a_case_that_only_one_method_has_is_left_out():
+    table = attacks(BETTER)
+    lost = table[~((table["method"] == "iDLG") & (table["network"] == 0))]
+    assert all(one.paired.cases == 9 * 4 for one in compare_all(lost, "success", "WDLG", ["iDLG"]).values())
+
+
+def test_the_data_file_names_measures_and_pages_that_exist():
+    claims = rules()["claims"]
+    assert len({claim["id"] for claim in claims}) == len(claims)
+    assert {claim["measure"] for claim in claims} == set(MEASURES)
+
+
+def test_entries_are_json_with_verdicts_of_the_list(tmp_path):
+    entries = from_store(small_study(), Store(tmp_path), command="again")
+    for entry in entries:
+        content = json.loads(json.dumps(entry.as_json()))
+        assert set(content) >= {"id", "claim", "verdict", "condition", "numbers", "interval", "command"}
+        assert content["verdict"] in VERDICTS
+    assert 0 < rules()["level"] < 1
+
+
+def test_the_gain_is_that_of_the_paired_cases():
+    table = attacks({"Strongest": 1e-4, "iDLG": 1e-4})
+    table.loc[(table["method"] == "iDLG") & (table["case"] == 0), "mse"] = 1.0
+    found = gain_table(table, "Strongest", "iDLG").set_index("dataset")
+    assert list(found.index) == ["mnist", "lfw", "all together"]
+    for name, networks in (("mnist", 10), ("all together", 20)):
+        scores, units = np.tile((1, 0, 0, 0), networks), np.repeat(np.arange(networks), 4)
+        gain, none = paired_by_network(scores, units), paired_by_network(0 * scores, units)
+        assert found.loc[name, ["gain in success", "p (success)"]].tolist() == [gain.text(), f"{gain.p:.2g}"]
+        assert found.loc[name, ["gain in calm", "p (calm)"]].tolist() == [none.text(), "1"]
+    assert found.loc["all together", "cases"] == 80

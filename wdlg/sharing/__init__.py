@@ -1,0 +1,1 @@
+"""How a gradient is shared: the defences that change it before it is sent."""
