@@ -97,7 +97,7 @@ def built(tmp_path_factory):
             "00_summary": simple("print(1)"),
             "01_introduction": notebook(
                 ("text", INTRODUCTION),
-                ("code", "from wdlg import pages\npages.say(answer=size)", {"tags": ["remove-cell"]}),
+                ("code", "from wdlg.book import pages\npages.say(answer=size)", {"tags": ["remove-cell"]}),
                 ("code", "from wdlg import figures\nfigures.method_diagram()", {"mystnb": FIGURE}),
                 ("code", "from pathlib import Path\nPath(results_dir).mkdir(exist_ok=True)"),
                 (
@@ -293,7 +293,7 @@ def test_the_memory_of_a_notebook_is_that_of_its_kernel_not_of_what_starts_it():
     start = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {fill!r}]))"
     # Measured from a fresh process, as small as a build is: a child starts with the peak of its parent.
     measure = (
-        "import subprocess, sys; from wdlg import book; "
+        "import subprocess, sys; from wdlg.book import build as book; "
         f"process = subprocess.Popen([sys.executable, '-c', {start!r}], stdout=subprocess.PIPE, text=True); "
         "output, memory = book._output_and_memory(process); print(output.strip(), process.returncode, memory)"
     )
