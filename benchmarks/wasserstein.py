@@ -26,9 +26,9 @@ def gradients(attacks: int) -> tuple[Gradient, Gradient]:
 
 def batched(dummy: Gradient, shared: Gradient) -> tuple[Tensor, list[Tensor]]:
     """Loss (B,) and its derivatives by the parts of the dummy gradient, with a fixed number of iterations."""
-    leaves = [part.clone().requires_grad_() for part in (*dummy.hidden, dummy.error, dummy.features)]
+    leaves = [part.clone().requires_grad_() for part in (*dummy.hidden, dummy.bias, dummy.output.features)]
     loss = Wasserstein(eps=EPS, max_iterations=ITERATIONS, threshold=1e-300)(
-        Gradient(tuple(leaves[:-2]), *leaves[-2:]), shared
+        Gradient.of_one(tuple(leaves[:-2]), *leaves[-2:]), shared
     )
     return loss.detach(), list(torch.autograd.grad(loss.sum(), leaves))
 
@@ -39,8 +39,8 @@ def layer_by_layer(dummy: Gradient, shared: Gradient) -> tuple[Tensor, list[Tens
     for attack in range(len(dummy)):
         one = torch.tensor([attack])
         mine, theirs = dummy.select(one), shared.select(one)
-        leaves = [part.clone().requires_grad_() for part in (*mine.hidden, mine.error, mine.features)]
-        tracked = Gradient(tuple(leaves[:-2]), *leaves[-2:])
+        leaves = [part.clone().requires_grad_() for part in (*mine.hidden, mine.bias, mine.output.features)]
+        tracked = Gradient.of_one(tuple(leaves[:-2]), *leaves[-2:])
         loss = torch.zeros(())
         for x, y in zip(tracked.tensors(), theirs.tensors(), strict=True):
             cost = squared_distances(x[0], y[0])

@@ -43,7 +43,9 @@ for image_shape in ((1, 1, 1), (3, 2, 5), (2, 7, 3)):
         images = torch.rand(2, *image_shape, generator=stream).requires_grad_()
         gradient = network.gradient(parameters, images, torch.eye(3)[:2])
         hidden = tuple(torch.rand_like(part) for part in gradient.hidden)
-        shared = Gradient(hidden, torch.rand_like(gradient.error), torch.rand_like(gradient.features))
+        shared = Gradient.of_one(
+            hidden, torch.rand_like(gradient.bias), torch.rand_like(gradient.output.features)
+        )
         loss = SquaredEuclidean()(gradient, shared) + Wasserstein(max_iterations=3)(gradient, shared)
         loss.sum().backward()
         assert torch.isfinite(images.grad).all()

@@ -39,7 +39,7 @@ def passes(network, *, attacks, shared, dtype, seed=0):
     images = torch.rand(attacks, *network.image_shape, generator=stream, dtype=dtype).requires_grad_()
     target = torch.rand(attacks, network.classes, generator=stream, dtype=dtype).softmax(-1).requires_grad_()
     gradient = network.gradient(parameters, images, target)
-    outputs = [*gradient.hidden, gradient.error, gradient.features]
+    outputs = [*gradient.hidden, gradient.bias, gradient.output.features]
     weighed = [
         (output * torch.randn(output.shape, generator=stream, dtype=dtype)).sum() for output in outputs
     ]
@@ -110,7 +110,7 @@ def test_a_distance_that_is_infinite_in_one_parameter_is_infinite_and_a_number(p
     def gradient(value):
         hidden = [torch.zeros(2, 3, 4) for _ in range(3)]
         hidden[place][0] = value
-        return Gradient(tuple(hidden), torch.zeros(2, 2), torch.zeros(2, 2))
+        return Gradient.of_one(tuple(hidden), torch.zeros(2, 2), torch.zeros(2, 2))
 
     loss = SquaredEuclidean()(gradient(1e30), gradient(0.0))
     assert loss.tolist() == [torch.inf, 0]

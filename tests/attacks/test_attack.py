@@ -111,7 +111,8 @@ def test_traces_tell_evaluations_and_iterations():
 
 def test_a_label_that_is_undecided_ends_the_attack_before_it_starts():
     _, _, observation, dummies, _ = setting(2)
-    nothing = replace(observation.gradient, error=observation.gradient.error * torch.tensor([[0.0], [1.0]]))
+    nothing = observation.gradient.bias * torch.tensor([[0.0], [1.0]])
+    nothing = replace(observation.gradient, output=replace(observation.gradient.output, error=nothing))
     result = reconstruct(replace(WDLG, evaluations=5), replace(observation, gradient=nothing), dummies)
     assert result.status[0] == Status.UNDECIDED
     assert result.labels[0] == labels.UNDECIDED
@@ -202,6 +203,7 @@ def test_dummies_and_gradients_that_do_not_fit_are_refused_by_name():
         reconstruct(DLG, observation, dummies)
     with pytest.raises(InputError, match=r"^parameters has a tensor of shape \(2, 4, 48\)"):
         replace(observation, network=LeNet((1, 8, 8), 5))
-    broken = replace(observation.gradient, error=observation.gradient.error * torch.nan)
+    broken = observation.gradient.output
+    broken = replace(observation.gradient, output=replace(broken, error=broken.error * torch.nan))
     with pytest.raises(InputError, match="NaN or infinite"):
         replace(observation, gradient=broken)

@@ -34,6 +34,11 @@ def setting(attacks, *, seed=0):
     )
 
 
+def with_error(gradient, error):
+    """The gradient with another bias gradient of its output layer."""
+    return replace(gradient, output=replace(gradient.output, error=error))
+
+
 class Seen:
     """An observer that keeps every image with its number, its evaluation and its loss."""
 
@@ -171,8 +176,8 @@ def test_the_seconds_of_all_attacks_are_shares_of_the_time_that_passed(batch_siz
 
 def test_an_attack_without_a_label_brings_its_start_and_no_number():
     observation, dummies, _ = setting(3)
-    zero = observation.gradient.error * torch.tensor([[1.0], [0.0], [1.0]])
-    blank = replace(observation, gradient=replace(observation.gradient, error=zero))
+    zero = observation.gradient.bias * torch.tensor([[1.0], [0.0], [1.0]])
+    blank = replace(observation, gradient=with_error(observation.gradient, zero))
     result = reconstruct(replace(WDLG, evaluations=2), blank, dummies)
     assert result.status.tolist() == [Status.BUDGET_SPENT, Status.UNDECIDED, Status.BUDGET_SPENT]
     assert result.labels.tolist() == [0, UNDECIDED, 2]
@@ -190,7 +195,7 @@ def test_an_attack_without_a_label_brings_its_start_and_no_number():
 
 def test_attacks_without_a_label_bring_complete_results_even_alone_and_with_one_evaluation():
     observation, dummies, _ = setting(2)
-    blank = replace(observation, gradient=replace(observation.gradient, error=0 * observation.gradient.error))
+    blank = replace(observation, gradient=with_error(observation.gradient, 0 * observation.gradient.bias))
     result = reconstruct(replace(WDLG, evaluations=1), blank, dummies)
     assert result.status.tolist() == [Status.UNDECIDED] * 2
     assert result.loss_trace.shape == result.iteration_trace.shape == (2, 1)
@@ -260,7 +265,7 @@ def test_starts_are_selected_with_their_labels_and_moved_as_a_whole():
     chosen = start.select(torch.tensor([2, 0]))
     assert torch.equal(chosen.dummy_images, start.dummy_images[[2, 0]])
     assert torch.equal(chosen.dummy_labels, start.dummy_labels[[2, 0]])
-    assert torch.equal(chosen.observation.gradient.error, start.observation.gradient.error[[2, 0]])
+    assert torch.equal(chosen.observation.gradient.bias, start.observation.gradient.bias[[2, 0]])
     moved = start.to("cpu")
     assert torch.equal(moved.dummy_labels, start.dummy_labels)
     bare = Start(start.observation, start.dummy_images)

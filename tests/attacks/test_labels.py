@@ -10,6 +10,7 @@ from wdlg.attacks import labels
 from wdlg.errors import InputError
 from wdlg.networks import LeNet
 from wdlg.updates import Gradient
+from wdlg.updates.output_layer import Dense, Product
 
 
 def shared_gradient(activation, seed, label, classes=6):
@@ -29,7 +30,7 @@ def test_bias_sign_finds_the_label_under_every_activation(activation, seed, labe
 def test_row_sum_finds_the_label_exactly_when_the_features_sum_to_a_positive_number(activation, seed, label):
     gradient = shared_gradient(activation, seed, label)
     found = labels.row_sum(gradient.last_weight).tolist() == [label]
-    assert found == bool(gradient.features.sum() > 0)
+    assert found == bool(gradient.output.features.sum() > 0)
     assert labels.recover("row_sum", gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
 
 
@@ -100,8 +101,8 @@ def test_a_rule_by_name_reads_what_the_rule_itself_reads():
     stream = torch.Generator().manual_seed(0)
     error = torch.tensor([[0.4, -0.1, -0.6, 0.3], [0.2, 0.1, 0.1, -0.4], [-0.7, -0.1, 0.4, 0.4]])
     features = torch.rand(3, 5, generator=stream) * torch.tensor([[1.0], [-1.0], [1.0]])
-    for residual in (None, torch.randn(3, 4, 5, generator=stream)):
-        gradient = Gradient((), error, features, residual)
+    for output in (Product(error, features), Dense(error, features, torch.randn(3, 4, 5, generator=stream))):
+        gradient = Gradient((), output)
         assert labels.recover("bias_sign", gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
         assert labels.recover("bias_min", gradient).tolist() == [2, 3, 0]
         assert torch.equal(labels.recover("row_sum", gradient), labels.row_sum(gradient.last_weight))

@@ -14,6 +14,7 @@ from wdlg.networks import LeNet, Parameters
 from wdlg.optimizers import LBFGS, Adam, GradientDescent
 from wdlg.sharing.defences import ClippedNoise
 from wdlg.updates import Gradient, from_tensors
+from wdlg.updates.output_layer import Dense
 
 GREY, COLOUR = LeNet((1, 8, 8), 4), LeNet((3, 8, 8), 4)
 
@@ -58,9 +59,13 @@ H = GRADIENT.hidden
         pytest.param(replace(GRADIENT, hidden=H[:-1]), id="one missing"),
         pytest.param(replace(GRADIENT, hidden=(*H, H[0])), id="one too many"),
         pytest.param(hidden(GRADIENT, _0=H[0].double()), id="another precision"),
-        pytest.param(replace(GRADIENT, error=GRADIENT.error[:, :3]), id="fewer classes"),
-        pytest.param(replace(GRADIENT, features=GRADIENT.features[:, :-1]), id="fewer features"),
-        pytest.param(replace(GRADIENT, residual=torch.zeros(2, 4, 3)), id="a residual of another shape"),
+        pytest.param(Gradient.of_one(H, GRADIENT.bias[:, :3], GRADIENT.output.features), id="fewer classes"),
+        pytest.param(
+            Gradient.of_one(H, GRADIENT.bias, GRADIENT.output.features[:, :-1]), id="fewer features"
+        ),
+        pytest.param(
+            Gradient(H, Dense.of(torch.zeros(2, 4, 3), GRADIENT.bias)), id="a matrix of another shape"
+        ),
         pytest.param(shared(COLOUR, weights(COLOUR)), id="of another network"),
     ],
 )
@@ -124,7 +129,7 @@ def test_an_image_shape_has_three_sizes(shape):
 @pytest.mark.parametrize("factor", [0.01, 1 / 8, 100.0, -0.1])
 def test_a_scaled_gradient_is_told_its_factor(factor):
     scaled = [factor * tensor for tensor in GRADIENT.tensors()]
-    gradient = Gradient(tuple(scaled[:-2]), factor * GRADIENT.error, GRADIENT.features)
+    gradient = Gradient.of_one(tuple(scaled[:-2]), factor * GRADIENT.bias, GRADIENT.output.features)
     with pytest.raises(InputError, match=f"^gradient is {factor:.3g} times that of one image with one label"):
         Observation(GREY, weights(GREY), gradient)
 
@@ -149,7 +154,7 @@ def test_soft_labels_two_classes_and_a_saturated_softmax_are_gradients_of_one_im
     sure = Parameters(tuple(1000 * tensor for tensor in weights(GREY).tensors))
     expected = F.one_hot(GREY.logits(sure, images(GREY)).argmax(1), 4).float()
     nothing = GREY.gradient(sure, images(GREY), expected)
-    assert (nothing.error == 0).all()
+    assert (nothing.bias == 0).all()
     Observation(GREY, sure, nothing)
     Observation(GREY, sure, from_tensors(nothing.tensors()))
 

@@ -12,4 +12,4 @@ def random_gradient(seed, *, attacks=3, classes=5, features=4, scale=1.0, dtype=
         return scale * torch.randn(attacks, *shape, generator=generator, dtype=dtype)
 
     hidden = (normal(4, 6), normal(4, 1), normal(4, 9), normal(4, 1))
-    return Gradient(hidden, normal(classes), normal(features))
+    return Gradient.of_one(hidden, normal(classes), normal(features))

@@ -62,24 +62,28 @@ def permuted(gradient, seed):
     def shuffled(tensor):
         return tensor[:, torch.randperm(tensor.shape[1], generator=generator)]
 
-    return Gradient(tuple(map(shuffled, gradient.hidden)), shuffled(gradient.error), gradient.features)
+    return Gradient.of_one(
+        tuple(map(shuffled, gradient.hidden)), shuffled(gradient.bias), gradient.output.features
+    )
 
 
 def moved(gradient, direction, step):
     """The gradient after a step; both in float64."""
     hidden = tuple(x + step * d for x, d in zip(gradient.hidden, direction.hidden, strict=True))
-    return Gradient(
-        hidden, gradient.error + step * direction.error, gradient.features + step * direction.features
+    return Gradient.of_one(
+        hidden,
+        gradient.bias + step * direction.bias,
+        gradient.output.features + step * direction.output.features,
     )
 
 
 def slope(loss, dummy, shared, direction):
     """Derivative of the loss (B,) along a direction, by autograd."""
-    parts = [*dummy.hidden, dummy.error, dummy.features]
+    parts = [*dummy.hidden, dummy.bias, dummy.output.features]
     leaves = [part.clone().requires_grad_() for part in parts]
-    value = loss(Gradient(tuple(leaves[:-2]), *leaves[-2:]), shared)
+    value = loss(Gradient.of_one(tuple(leaves[:-2]), *leaves[-2:]), shared)
     grads = torch.autograd.grad(value.sum(), leaves)
-    along = [*direction.hidden, direction.error, direction.features]
+    along = [*direction.hidden, direction.bias, direction.output.features]
     return sum((grad * d).flatten(1).sum(1) for grad, d in zip(grads, along, strict=True))
 
 

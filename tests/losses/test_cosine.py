@@ -18,8 +18,8 @@ def flat(gradient):
 
 
 def times(gradient, factor):
-    return Gradient(
-        tuple(factor * tensor for tensor in gradient.hidden), factor * gradient.error, gradient.features
+    return Gradient.of_one(
+        tuple(factor * tensor for tensor in gradient.hidden), factor * gradient.bias, gradient.output.features
     )
 
 
@@ -42,7 +42,7 @@ def test_only_the_direction_counts(first, second, factor):
 def test_single_precision_keeps_its_digits_where_the_printed_formula_loses_all():
     shared = random_gradient(0, dtype=torch.float32)
     hidden = (shared.hidden[0] * (1 + 1e-4), *shared.hidden[1:])
-    dummy = Gradient(hidden, shared.error, shared.features)
+    dummy = Gradient.of_one(hidden, shared.bias, shared.output.features)
     exact = 1 - F.cosine_similarity(flat(dummy).double(), flat(shared).double())
     assert (exact < 1e-8).all()
     # A gap of 1e-4 is rounded to three digits in single precision, and so is the distance.

@@ -33,8 +33,8 @@ def test_squared_euclidean_is_the_sum_over_all_parameters(first, second):
 def test_losses_and_their_derivatives_vanish_at_equality(seed):
     shared = random_gradient(seed)
     for loss in (SquaredEuclidean(), Euclidean()):
-        error = shared.error.clone().requires_grad_()
-        value = loss(Gradient(shared.hidden, error, shared.features), shared)
+        error = shared.bias.clone().requires_grad_()
+        value = loss(Gradient.of_one(shared.hidden, error, shared.output.features), shared)
         (grad,) = torch.autograd.grad(value.sum(), error)
         assert torch.equal(value, torch.zeros(3, dtype=torch.float64))
         assert torch.equal(grad, torch.zeros_like(grad))
@@ -43,8 +43,8 @@ def test_losses_and_their_derivatives_vanish_at_equality(seed):
 def test_factored_form_keeps_its_digits_near_the_solution():
     shared = random_gradient(0, scale=100.0)
     gap = 1e-9
-    dummy = Gradient(shared.hidden, shared.error, shared.features + gap)
-    exact = shared.error.square().sum(1) * gap**2 * shared.features.shape[1]
+    dummy = Gradient.of_one(shared.hidden, shared.bias, shared.output.features + gap)
+    exact = shared.bias.square().sum(1) * gap**2 * shared.output.features.shape[1]
     # features + gap itself is rounded: 1e-9 against 100 leaves five digits.
     torch.testing.assert_close(SquaredEuclidean()(dummy, shared), exact, rtol=1e-4, atol=0)
 
@@ -75,9 +75,9 @@ def test_pseudo_huber_goes_over_from_the_square_to_the_distance(seed):
 
 def test_pseudo_huber_keeps_its_digits_near_the_solution_in_single_precision():
     shared = random_gradient(0, dtype=torch.float32)
-    dummy = Gradient(shared.hidden, shared.error, shared.features * (1 + 2**-20))
+    dummy = Gradient.of_one(shared.hidden, shared.bias, shared.output.features * (1 + 2**-20))
     s = 0.01 * norm(shared)
-    d = shared.error.norm(dim=1) * (dummy.features - shared.features).norm(dim=1)
+    d = shared.bias.norm(dim=1) * (dummy.output.features - shared.output.features).norm(dim=1)
     assert torch.equal(s * ((1 + (d / s) ** 2).sqrt() - 1), torch.zeros(3))  # as printed: all digits are lost
     torch.testing.assert_close(PseudoHuber()(dummy, shared), d**2 / (2 * s), rtol=1e-4, atol=0)
 
@@ -85,8 +85,8 @@ def test_pseudo_huber_keeps_its_digits_near_the_solution_in_single_precision():
 def test_the_scale_of_pseudo_huber_does_not_move_with_the_dummy_and_may_be_zero():
     shared, dummy = random_gradient(0, scale=0.0), random_gradient(1)
     torch.testing.assert_close(PseudoHuber()(dummy, shared), norm(dummy))
-    error = torch.zeros_like(shared.error).requires_grad_()
-    value = PseudoHuber()(Gradient(shared.hidden, error, shared.features), shared)
+    error = torch.zeros_like(shared.bias).requires_grad_()
+    value = PseudoHuber()(Gradient.of_one(shared.hidden, error, shared.output.features), shared)
     (grad,) = torch.autograd.grad(value.sum(), error)
     assert torch.equal(grad, torch.zeros_like(error))
 

@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**31)
 def factored(seed, kind, dtype=torch.float64):
     """Points of the output layer's weight held as factors, the same written out, and the dummy's factors."""
     dummy, shared = (random_gradient(seed + shift, features=8, dtype=dtype) for shift in (0, 1))
-    leaves = [dummy.error.requires_grad_(), dummy.features.requires_grad_()]
+    leaves = [dummy.bias.requires_grad_(), dummy.output.features.requires_grad_()]
     if kind == "rows":
         points = rows(dummy, shared)[-2]
         return points, WrittenOut(dummy.last_weight, shared.last_weight), leaves
@@ -65,18 +65,19 @@ def test_large_weights_of_counterparts_do_not_drown_the_others_in_single_precisi
     """As under the Euclidean cost, whose weight is one over the distance."""
     generator = torch.Generator().manual_seed(0)
     shared = random_gradient(0, dtype=torch.float64)
-    error = shared.error * (1 + 1e-6 * torch.randn(3, 5, generator=generator, dtype=torch.float64))
+    error = shared.bias * (1 + 1e-6 * torch.randn(3, 5, generator=generator, dtype=torch.float64))
     derivatives = []
     for dtype in (torch.float32, torch.float64):
         e, f, s, g = (
-            part.to(dtype) for part in (shared.error, shared.features, error.float(), shared.features)
+            part.to(dtype)
+            for part in (shared.bias, shared.output.features, error.float(), shared.output.features)
         )
         leaf = e.float().to(dtype).requires_grad_()
-        dummy = Gradient((), leaf, f.float().to(dtype))
-        other = Gradient((), s, g.float().to(dtype))
+        dummy = Gradient.of_one((), leaf, f.float().to(dtype))
+        other = Gradient.of_one((), s, g.float().to(dtype))
         points = rows(dummy, other)[0]
         if kind == "written out":
-            points = WrittenOut(leaf[:, :, None], other.error[:, :, None])
+            points = WrittenOut(leaf[:, :, None], other.bias[:, :, None])
         weights = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
         weights = weights + 1e6 * torch.eye(5, dtype=dtype)
         derivatives.append(torch.autograd.grad(points.pull(weights).sum(), leaf)[0].double())
@@ -91,6 +92,6 @@ def test_the_mean_of_rank_one_distances_needs_no_matrix(seed):
 
 def test_rows_of_a_network_without_hidden_layers_are_no_kernels():
     gradients = [random_gradient(seed) for seed in (0, 1)]
-    bare = [Gradient((), gradient.error, gradient.features) for gradient in gradients]
+    bare = [Gradient.of_one((), gradient.bias, gradient.output.features) for gradient in gradients]
     for cut, whole in zip(kernels(*bare, 5), rows(*bare), strict=True):
         assert torch.equal(cut.squared(), whole.squared())

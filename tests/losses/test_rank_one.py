@@ -58,8 +58,8 @@ def test_loss_and_derivative_do_not_depend_on_the_way(seed):
     for limit in (0, 100):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wasserstein, "RANK_ONE_ABOVE", limit)
-            error, features = (part.clone().requires_grad_() for part in (other.error, other.features))
-            dummy = Gradient(other.hidden, error, features)
+            error, features = (part.clone().requires_grad_() for part in (other.bias, other.output.features))
+            dummy = Gradient.of_one(other.hidden, error, features)
             loss = Wasserstein()(dummy, shared)
             results.append((loss.detach(), *torch.autograd.grad(loss.sum(), (error, features))))
     for ours, full in zip(*results, strict=True):

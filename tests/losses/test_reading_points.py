@@ -85,12 +85,12 @@ def test_kernels_of_a_convolution_with_several_channels_are_transported_one_by_o
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1, 2, 3, 5, 5, generator=generator, dtype=torch.float64)
     gradients = [random_gradient(0, attacks=1)]
-    shared = Gradient((weight.flatten(2),), gradients[0].error, gradients[0].features)
+    shared = Gradient.of_one((weight.flatten(2),), gradients[0].bias, gradients[0].output.features)
     within = weight[:, :, :, [1, 0, 2, 3, 4]]  # rows of each kernel
     across = weight[:, :, [1, 0, 2]]  # input channels
     loss = Wasserstein(points="kernels", eps=0)
     for other, zero in ((within, True), (across, False)):
-        value = loss(Gradient((other.flatten(2),), shared.error, shared.features), shared)
+        value = loss(Gradient.of_one((other.flatten(2),), shared.bias, shared.output.features), shared)
         assert (value.item() < 1e-12) == zero
 
 

@@ -203,8 +203,10 @@ def test_relative_units_make_the_loss_homogeneous_and_absolute_ones_do_not(first
 
     def times(gradient):
         # The output layer's weight gradient is a product of error and features.
-        return Gradient(
-            tuple(factor * tensor for tensor in gradient.hidden), factor * gradient.error, gradient.features
+        return Gradient.of_one(
+            tuple(factor * tensor for tensor in gradient.hidden),
+            factor * gradient.bias,
+            gradient.output.features,
         )
 
     loss = Wasserstein(relative=True, penalty=0.5, value=value)
@@ -213,7 +215,10 @@ def test_relative_units_make_the_loss_homogeneous_and_absolute_ones_do_not(first
 
 def test_an_absolute_eps_is_not_homogeneous():
     dummy, shared, _ = three(0)
-    double = [Gradient(tuple(2 * x for x in g.hidden), 2 * g.error, g.features) for g in (dummy, shared)]
+    double = [
+        Gradient.of_one(tuple(2 * x for x in g.hidden), 2 * g.bias, g.output.features)
+        for g in (dummy, shared)
+    ]
     loss = Wasserstein(eps=0.5)
     assert ((loss(*double) / loss(dummy, shared) - 4).abs() > 0.1).all()
 
@@ -239,8 +244,8 @@ def test_saturated_outputs_leave_relative_transport_finite():
     for gradient in (dummy, shared):
         error = (12 * torch.randn(3, 100, generator=generator)).softmax(1)
         error[:, 0] -= 1
-        saturated.append(Gradient(gradient.hidden, error, gradient.features))
-    assert 1e-18 < saturated[0].error.abs().median() < 1e-9
+        saturated.append(Gradient.of_one(gradient.hidden, error, gradient.output.features))
+    assert 1e-18 < saturated[0].bias.abs().median() < 1e-9
     for value, points in product(("plain", "dual", "debiased"), ("rows", "kernels")):
         loss = Wasserstein(eps=0.01, relative=True, value=value, points=points)
         assert (loss(*saturated) < 1e3).all()

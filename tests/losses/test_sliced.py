@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wdlg.errors import InputError
 from wdlg.losses import SlicedWasserstein
 from wdlg.updates import Gradient
+from wdlg.updates.output_layer import Dense
 
 seeds = st.integers(0, 2**20)
 
@@ -39,8 +40,8 @@ def test_it_is_pots_sliced_distance_on_the_same_lines(first, second, lines):
 @given(seeds)
 def test_the_order_of_the_units_does_not_matter(seed):
     shared = random_gradient(seed)
-    turned = Gradient(
-        tuple(tensor.flip(1) for tensor in shared.hidden), shared.error.flip(1), shared.features
+    turned = Gradient.of_one(
+        tuple(tensor.flip(1) for tensor in shared.hidden), shared.bias.flip(1), shared.output.features
     )
     assert float(SlicedWasserstein(projections=5)(turned, shared).max()) < 1e-20
 
@@ -71,22 +72,23 @@ def test_points_on_a_line_are_compared_as_they_are():
     """In one dimension a direction is 1 or -1, whatever is drawn: the distance is that of sorted points."""
     x, y = torch.tensor([[[0.0], [3.0]]]), torch.tensor([[[5.0], [1.0]]])
     error, features = torch.tensor([[0.5, -0.5]]), torch.zeros(1, 2)
-    dummy, shared = (Gradient((points,), error, features) for points in (x, y))
+    dummy, shared = (Gradient.of_one((points,), error, features) for points in (x, y))
     for projections in (1, 7):
         found = SlicedWasserstein(projections=projections)(dummy, shared)
         torch.testing.assert_close(found, torch.tensor([(1.0 + 4.0) / 2]))
 
 
-def test_an_output_layer_kept_as_residual_is_the_same_layer():
+def test_an_output_layer_kept_as_product_and_rest_is_the_same_layer():
     stream = torch.Generator().manual_seed(0)
     hidden = (torch.randn(1, 3, 2, generator=stream),)
     error, features, others = (torch.randn(1, size, generator=stream) for size in (4, 5, 5))
-    dummy = Gradient(hidden, error, others)
+    dummy = Gradient.of_one(hidden, error, others)
     product = error[:, :, None] * features[:, None, :]
     for share in (0.0, 0.25):
-        split = Gradient(hidden, error, share * features, (1 - share) * product)
+        split = Gradient(hidden, Dense(error, share * features, (1 - share) * product))
         torch.testing.assert_close(
-            SlicedWasserstein()(dummy, split), SlicedWasserstein()(dummy, Gradient(hidden, error, features))
+            SlicedWasserstein()(dummy, split),
+            SlicedWasserstein()(dummy, Gradient.of_one(hidden, error, features)),
         )
 
 
@@ -95,7 +97,7 @@ def test_a_shift_of_all_points_costs_its_square_shared_among_the_directions():
     x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     error, features = torch.tensor([[0.5, -0.5]]).double(), torch.zeros(1, 2).double()
     shift = torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64)
-    dummy, shared = (Gradient((points,), error, features) for points in (x, x + shift))
+    dummy, shared = (Gradient.of_one((points,), error, features) for points in (x, x + shift))
     found = SlicedWasserstein(projections=20_000)(dummy, shared).item()
     # The square of a coordinate of a random direction scatters by 0.3: by 0.002 in the mean of 20 000.
     assert found == pytest.approx(9 / 3, abs=9 * 0.01)

@@ -171,8 +171,11 @@ def test_envelope_derivative_is_that_of_the_regularised_value_by_finite_differen
 def tracked(gradient):
     """The same gradient as leaves of a graph."""
     leaves = [part.clone().requires_grad_() for part in gradient.hidden]
-    error, features = gradient.error.clone().requires_grad_(), gradient.features.clone().requires_grad_()
-    return Gradient(tuple(leaves), error, features), [*leaves, error, features]
+    error, features = (
+        gradient.bias.clone().requires_grad_(),
+        gradient.output.features.clone().requires_grad_(),
+    )
+    return Gradient.of_one(tuple(leaves), error, features), [*leaves, error, features]
 
 
 @settings(max_examples=20)

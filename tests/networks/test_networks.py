@@ -96,7 +96,7 @@ def test_nan_in_a_gradient_is_named():
     nothing = torch.zeros(1, 2, 2)
     broken = torch.tensor([[1.0, torch.nan]])
     with pytest.raises(InputError, match="gradient has an entry that is NaN"):
-        Gradient((nothing,), broken, torch.zeros(1, 3)).require_finite()
+        Gradient.of_one((nothing,), broken, torch.zeros(1, 3)).require_finite()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from wdlg.sharing.defences import ClippedNoise, Noise, Pruning, Quantisation, Ro
 from wdlg.study import Design, compare_rules, draw
 from wdlg.study.records import record
 from wdlg.updates import Gradient, from_tensors
+from wdlg.updates.output_layer import Dense
 
 ALL = (
     Noise(0.1),
@@ -113,9 +114,9 @@ def test_rounding_is_torchs_own(name):
     sent = Rounding(name)(exact)
     for ours, true in zip(sent.hidden, exact.hidden, strict=True):
         assert torch.equal(ours, true.to(getattr(torch, name)).float())
-    assert torch.equal(sent.error, exact.error.to(getattr(torch, name)).float())
+    assert torch.equal(sent.bias, exact.bias.to(getattr(torch, name)).float())
     expected = exact.last_weight.to(getattr(torch, name)).float()
-    # Put together from factors and residual, so exact to a few units in the last place of their product.
+    # Put together from factors and the rest, so exact to a few units in the last place of their product.
     assert torch.allclose(sent.last_weight, expected, rtol=0, atol=4e-7 * expected.abs().max().item())
 
 
@@ -175,8 +176,8 @@ def test_the_factors_are_read_off_what_is_sent(defence):
     """A Gradient must not carry features that only the participant knows."""
     sent = defence(shared(), streams(3))
     again = from_tensors(sent.tensors(), rank_one=False)
-    assert torch.allclose(again.features, sent.features, rtol=1e-9)
-    assert torch.allclose((sent.error[:, None, :] @ sent.residual), torch.zeros(()).double(), atol=1e-10)
+    assert torch.allclose(again.output.features, sent.output.features, rtol=1e-9)
+    assert torch.allclose((sent.bias[:, None, :] @ sent.output.rest), torch.zeros(()).double(), atol=1e-10)
 
 
 @each_defence
@@ -193,7 +194,9 @@ def test_the_price_is_the_distance_and_the_angle_of_the_written_out_gradients():
     assert torch.allclose(defences.relative_error(sent, exact), (x - y).norm(dim=1) / y.norm(dim=1))
     expected = torch.cosine_similarity(x, y, dim=1)
     assert torch.allclose(defences.cosine(sent, exact), expected)
-    nothing = replace(exact, error=0 * exact.error, hidden=tuple(0 * tensor for tensor in exact.hidden))
+    nothing = Gradient.of_one(
+        tuple(0 * tensor for tensor in exact.hidden), 0 * exact.bias, exact.output.features
+    )
     assert defences.cosine(nothing, exact).tolist() == [0.0] * 4
     assert defences.relative_error(nothing, nothing).tolist() == [0.0] * 4
 
@@ -231,7 +234,7 @@ def test_a_setting_that_cannot_be_is_refused_in_one_sentence(make, message):
         make()
 
 
-# A gradient with a residual: losses, label rules, batches
+# A gradient that is no product any more: losses, label rules, batches
 
 
 def dense(ours, theirs):
@@ -240,8 +243,10 @@ def dense(ours, theirs):
 
 def tracked(gradient):
     """A copy of an unprotected gradient whose parts are leaves of a graph."""
-    parts = [part.clone().requires_grad_() for part in (*gradient.hidden, gradient.error, gradient.features)]
-    return Gradient(tuple(parts[:-2]), *parts[-2:]), parts
+    parts = [
+        part.clone().requires_grad_() for part in (*gradient.hidden, gradient.bias, gradient.output.features)
+    ]
+    return Gradient.of_one(tuple(parts[:-2]), *parts[-2:]), parts
 
 
 @each_defence
@@ -258,12 +263,17 @@ def test_the_squared_distance_is_that_of_the_written_out_gradients(defence):
         )
 
 
-def test_any_residual_counts_in_distance_and_norm():
-    """What a defence sends has a residual without a part along the error; another one may have it."""
+def with_rest(gradient, rest):
+    """The gradient with something added to its output layer's product."""
+    return Gradient(gradient.hidden, Dense(gradient.bias, gradient.output.features, rest))
+
+
+def test_any_rest_counts_in_distance_and_norm():
+    """What a defence sends has a rest without a part along the error; another one may have it."""
     generator = torch.Generator().manual_seed(1)
     plain = shared()
     rest = torch.randn(plain.last_weight.shape, generator=generator, dtype=torch.float64)
-    ours, theirs = replace(plain, residual=rest), shared(3, seed=8)
+    ours, theirs = with_rest(plain, rest), shared(3, seed=8)
     assert torch.allclose(losses.SquaredEuclidean()(ours, theirs), dense(ours, theirs))
     assert torch.allclose(losses.SquaredEuclidean()(theirs, ours), dense(ours, theirs))
     assert torch.allclose(euclidean.norm(ours), flat(ours).norm(dim=1))
@@ -298,9 +308,9 @@ def test_every_loss_is_the_one_of_the_same_gradients_with_another_layer_behind(l
     """The output layer as a hidden one, written out, before an output layer that is zero."""
 
     def moved(gradient):
-        hidden = (*gradient.hidden, gradient.last_weight, gradient.error[:, :, None])
+        hidden = (*gradient.hidden, gradient.last_weight, gradient.bias[:, :, None])
         count = len(gradient)
-        return Gradient(hidden, torch.zeros(count, 2).double(), torch.zeros(count, 1).double())
+        return Gradient.of_one(hidden, torch.zeros(count, 2).double(), torch.zeros(count, 1).double())
 
     if isinstance(loss, losses.Wasserstein) and loss.points == "kernels":
         pytest.skip("the kernels' way of cutting depends on the layer's place; see the next test")
@@ -316,9 +326,9 @@ def test_every_loss_is_the_one_of_the_same_gradients_with_another_layer_behind(l
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_every_loss_knows_a_residual_of_zero_for_none(loss):
+def test_every_loss_knows_a_rest_of_zero_for_none(loss):
     dummy, plain = shared(3, seed=8), shared()
-    written = replace(plain, residual=torch.zeros_like(plain.last_weight))
+    written = with_rest(plain, torch.zeros_like(plain.last_weight))
     assert torch.allclose(loss(dummy, written), loss(dummy, plain), rtol=1e-6)
     both = [tracked(dummy) for _ in range(2)]
     slopes = [
@@ -344,7 +354,7 @@ def test_the_derivative_is_that_of_finite_differences(name):
 
     def at(t):
         moved = [part.detach() + t * direction for part, direction in zip(parts, directions, strict=True)]
-        return loss(Gradient(tuple(moved[:-2]), *moved[-2:]), sent).sum().item()
+        return loss(Gradient.of_one(tuple(moved[:-2]), *moved[-2:]), sent).sum().item()
 
     found = sum((slope * direction).sum().item() for slope, direction in zip(slopes, directions, strict=True))
     assert found == pytest.approx((at(step) - at(-step)) / (2 * step), rel=1e-5)
@@ -385,8 +395,8 @@ def test_pruning_never_takes_the_label_from_the_bias(share):
     assert torch.equal(labels.recover("bias_sign", sent), torch.arange(60) % 30)
 
 
-def test_gradients_with_and_without_a_residual_do_not_share_a_batch():
-    with pytest.raises(InputError, match="^gradients with and without a residual"):
+def test_gradients_of_two_kinds_do_not_share_a_batch():
+    with pytest.raises(InputError, match="^gradient has output layers of the kinds Dense and Product, but"):
         Gradient.join([shared(), Noise(0.1)(shared(), streams(3))])
 
 

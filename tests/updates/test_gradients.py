@@ -1,5 +1,7 @@
 """What a participant sends is read as it is, or refused in a sentence that says what it is instead."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,9 +80,9 @@ def test_arrays_tables_and_iterators_are_read_like_lists(form):
 def test_short_formats_become_single_precision_and_are_as_near_to_rank_one_as_they_can_be(dtype, close):
     sent = [tensor.to(dtype) for tensor in by_autograd()]
     gradient = from_tensors(sent)
-    assert gradient.error.dtype == torch.float32
+    assert gradient.bias.dtype == torch.float32
     exact = from_tensors(by_autograd())
-    assert (gradient.features - exact.features).norm() < close * exact.features.norm()
+    assert (gradient.output.features - exact.output.features).norm() < close * exact.output.features.norm()
 
 
 def test_one_double_makes_all_double():
@@ -93,7 +95,7 @@ def test_features_are_read_off_entries_whose_squares_underflow():
     exact = by_autograd()
     tiny = [tensor * 1e-30 for tensor in exact]
     torch.testing.assert_close(
-        from_tensors(tiny).features, from_tensors(exact).features, rtol=1e-3, atol=1e-5
+        from_tensors(tiny).output.features, from_tensors(exact).output.features, rtol=1e-3, atol=1e-5
     )
 
 
@@ -155,7 +157,7 @@ def test_every_gradient_of_one_image_with_one_label_is_accepted(classes, feature
     factors = torch.rand(3, features, generator=stream)
     gradient = from_tensors([error[:, :, None] * factors[:, None, :], error])
     seen = (error != 0).any(1)
-    torch.testing.assert_close(gradient.features[seen], factors[seen])
+    torch.testing.assert_close(gradient.output.features[seen], factors[seen])
 
 
 def gradient(count=2, dtype=torch.float32, network=NETWORK):
@@ -182,11 +184,10 @@ def test_no_loss_compares_gradients_of_different_shapes_or_precisions(loss, othe
             loss(*pair)
 
 
-def test_a_residual_of_another_shape_is_refused():
+def test_a_rest_of_another_shape_is_refused():
     sent = Noise(0.1)(gradient(), [torch.Generator().manual_seed(number) for number in range(2)])
-    broken = type(sent)(sent.hidden, sent.error, sent.features, sent.residual[:, :, :1])
-    with pytest.raises(InputError, match="^residual has shape"):
-        SquaredEuclidean()(gradient(), broken)
+    with pytest.raises(InputError, match=r"^rest has shape \(2, \d+, 1\), but must have shape \(2, "):
+        replace(sent.output, rest=sent.output.rest[:, :, :1])
 
 
 def test_errors_of_two_gradients_do_not_make_up_for_each_other():

@@ -21,6 +21,7 @@ from wdlg.optimizers import LBFGS, Optimizer
 from wdlg.rows import Rows
 from wdlg.shapes import require_alike
 from wdlg.updates.gradient import Gradient, rows_of
+from wdlg.updates.output_layer import Product
 
 DIVERGENCE = 1e6
 """An attack whose loss exceeds this multiple of its start is given up."""
@@ -110,8 +111,8 @@ class Observation:
     Args:
         network: the architecture, which tells image shape and class count.
         parameters: N = B networks, or N = 1 that all attacks share.
-        gradient: the shared gradients, leading axis B. Where nothing was changed on the way (no residual),
-            they must be gradients at these parameters, for one label each or a mixture of labels.
+        gradient: the shared gradients, leading axis B. Where nothing was changed on the way, they must
+            be gradients at these parameters, for one label each or a mixture of labels.
 
     Raises:
         InputError: the gradient has a NaN or infinite entry; shapes, precisions or devices do not fit; or the
@@ -127,8 +128,8 @@ class Observation:
             raise InputError("observation holds 0 attacks, but must hold at least 1.")
         require_parameters(self.network, self.parameters)
         _require_gradient(self.network, self.parameters, self.gradient)
-        if self.gradient.residual is None:
-            _require_same_weights(self.parameters, self.gradient)
+        if isinstance(self.gradient.output, Product):
+            _require_same_weights(self.parameters, self.gradient.output)
 
     def __len__(self) -> int:
         return len(self.gradient)
@@ -151,25 +152,16 @@ class Observation:
 def _require_gradient(network: Network, parameters: Parameters, gradient: Gradient) -> None:
     """Refuse a gradient that is not of this network's parameters, image by image."""
     count, classes, features = len(gradient), network.classes, network.features
-    wanted = [
-        *((count, *rows_of(shape)) for shape in network.parameter_shapes[:-2]),
-        (count, classes),
-        (count, features),
-    ]
-    parts = [*gradient.hidden, gradient.error, gradient.features]
-    if gradient.residual is not None:
-        wanted.append((count, classes, features))
-        parts.append(gradient.residual)
-    if len(parts) != len(wanted):
+    wanted = [(count, *rows_of(shape)) for shape in network.parameter_shapes[:-2]]
+    if len(gradient.hidden) != len(wanted):
         raise InputError(
-            f"gradient holds {len(gradient.hidden)} hidden parameters, but the network has "
-            f"{len(network.parameter_shapes) - 2}."
+            f"gradient holds {len(gradient.hidden)} hidden parameters, but the network has {len(wanted)}."
         )
-    for part, shape in zip(parts, wanted, strict=True):
-        if part.shape != shape:
-            raise InputError(
-                f"gradient has a part of shape {tuple(part.shape)}, but the network needs {shape} there."
-            )
+    came = [tuple(part.shape) for part in gradient.hidden] + [gradient.output.shape]
+    for shape, needed in zip(came, [*wanted, (count, classes, features)], strict=True):
+        if shape != needed:
+            raise InputError(f"gradient has a part of shape {shape}, but the network needs {needed} there.")
+    for part in gradient.parts():
         require_alike("gradient", part, "parameters", parameters.tensors[0])
     if len(parameters) not in (1, count):
         raise InputError(
@@ -179,15 +171,15 @@ def _require_gradient(network: Network, parameters: Parameters, gradient: Gradie
     gradient.require_finite()
 
 
-def _require_same_weights(parameters: Parameters, gradient: Gradient) -> None:
+def _require_same_weights(parameters: Parameters, output: Product) -> None:
     """Refuse gradients that the output layer contradicts.
 
     The features give the class probabilities p, and the bias's gradient is p less the target: what it says of
     the target is no mixture of labels where the gradient is scaled up or turned around, or comes from other
     weights. A gradient that is scaled down is ``scale (p - label)``.
     """
-    error = gradient.error
-    probabilities = torch.softmax(parameters.output_layer.logits(gradient.features), dim=-1)
+    error = output.error
+    probabilities = torch.softmax(parameters.output_layer.logits(output.features), dim=-1)
     exact = probabilities - F.one_hot(error.argmin(1), error.shape[1]).to(error.dtype)
     fits = (error - exact).norm(dim=1) <= 1e-2 * exact.norm(dim=1) + 1e-5
     odd = ~fits & (error != 0).any(1)  # a saturated softmax leaves no features either

@@ -89,12 +89,9 @@ def recover(rule: str, gradient: Gradient) -> Tensor:
     """Labels (B,) by the analytic rule of that name, one of ``ANALYTIC``; ``UNDECIDED`` as there."""
     require_choice("rule", rule, ANALYTIC)
     if rule != "row_sum":
-        return bias_sign(gradient.error) if rule == "bias_sign" else bias_min(gradient.error)
-    # The row sums of error ⊗ features are error * sum(features): a single column says it all.
-    sums = gradient.error * gradient.features.sum(-1, keepdim=True)
-    if gradient.residual is not None:
-        sums = sums + gradient.residual.sum(-1)
-    return row_sum(sums[:, :, None])
+        return bias_sign(gradient.bias) if rule == "bias_sign" else bias_min(gradient.bias)
+    # A matrix with a single column says all that the rule asks.
+    return row_sum(gradient.output.row_sums()[:, :, None])
 
 
 def steps(rule: str, *, classes: int, features: int) -> int | None:

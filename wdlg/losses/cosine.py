@@ -25,9 +25,8 @@ class Cosine:
 
 
 def _normalised(gradient: Gradient) -> Gradient:
-    """The gradient divided by its norm. The features stay: they multiply the error."""
+    """The gradient divided by its norm."""
     length = norm(gradient)
     inverse = torch.where(length > 0, length, 1.0).reciprocal()
     hidden = tuple(inverse[:, None, None] * tensor for tensor in gradient.hidden)
-    rest = None if gradient.residual is None else inverse[:, None, None] * gradient.residual
-    return Gradient(hidden, inverse[:, None] * gradient.error, gradient.features, rest)
+    return Gradient(hidden, gradient.output.scaled(inverse))

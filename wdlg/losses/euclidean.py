@@ -46,7 +46,7 @@ class SentEntries:
     def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
         """Loss of each attack, (B,)."""
         require_alike_gradients(dummy, shared)
-        total = torch.zeros_like(shared.error[:, 0])
+        total = torch.zeros_like(shared.bias[:, 0])
         for ours, theirs in zip(dummy.tensors(), shared.tensors(), strict=True):
             total = total + torch.where(theirs != 0, ours - theirs, 0.0).square().sum((1, 2))
         return total

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wdlg.updates.gradient import Gradient, require_alike_gradients
+from wdlg.updates.output_layer import Dense, Product, Products
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -323,13 +324,14 @@ def kernels(dummy: Gradient, shared: Gradient, width: int) -> list[Points]:
         found.append(WrittenOut(x.reshape(cut), y.reshape(cut)))
     weight, bias = _output_rows(dummy, shared)
     channels = dummy.hidden[-1].shape[1] if dummy.hidden else 0
-    if channels and dummy.features.shape[1] % channels == 0:
-        if dummy.residual is not None or shared.residual is not None:
-            cut = (len(dummy) * dummy.error.shape[1], channels, -1)
-            written = WrittenOut(dummy.last_weight.reshape(cut), shared.last_weight.reshape(cut))
-            return [*found, written, bias]
-        f, g = (features.unflatten(1, (channels, -1)) for features in (dummy.features, shared.features))
-        return [*found, Scaled(dummy.error, f, shared.error, g), bias]
+    ours, theirs = dummy.output, shared.output
+    attacks, classes, features = ours.shape
+    if channels and features % channels == 0:
+        if isinstance(ours, Product) and isinstance(theirs, Product):
+            f, g = (one.features.unflatten(1, (channels, -1)) for one in (ours, theirs))
+            return [*found, Scaled(ours.error, f, theirs.error, g), bias]
+        cut = (attacks * classes, channels, -1)
+        return [*found, WrittenOut(ours.weight().reshape(cut), theirs.weight().reshape(cut)), bias]
     return [*found, weight, bias]
 
 
@@ -348,12 +350,14 @@ def tensors(dummy: Gradient, shared: Gradient) -> list[Points]:
 
 
 def _output_rows(dummy: Gradient, shared: Gradient) -> tuple[Points, RankOne]:
-    one = torch.ones_like(dummy.error[:, :1])
-    bias = RankOne(dummy.error, one, shared.error, one)
-    weight = RankOne(dummy.error, dummy.features, shared.error, shared.features)
-    if dummy.residual is not None:
-        return WrittenOut(dummy.last_weight, shared.last_weight), bias
-    return weight if shared.residual is None else RankOneAndRest(weight, shared.residual), bias
+    ours, theirs = dummy.output, shared.output
+    one = torch.ones_like(ours.bias[:, :1])
+    bias = RankOne(ours.bias, one, theirs.bias, one)
+    if isinstance(ours, Product) and not isinstance(theirs, Products):
+        product = theirs.nearest if isinstance(theirs, Dense) else theirs
+        weight = RankOne(ours.error, ours.features, product.error, product.features)
+        return RankOneAndRest(weight, theirs.rest) if isinstance(theirs, Dense) else weight, bias
+    return WrittenOut(ours.weight(), theirs.weight()), bias
 
 
 def _along_lines(e: Tensor, s: Tensor, f: Tensor, g: Tensor) -> Tensor:

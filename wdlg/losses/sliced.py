@@ -46,9 +46,9 @@ class SlicedWasserstein:
             for x, y in zip(dummy.hidden, shared.hidden, strict=True)
             for lines in [self._lines(x, generator)]
         ]
-        lines = self._lines(dummy.features, generator)
-        pairs.append((_project_output(dummy, lines), _project_output(shared, lines)))
-        pairs.append((dummy.error[:, :, None], shared.error[:, :, None]))
+        lines = self._lines(dummy.output.features, generator)
+        pairs.append((dummy.output.projected(lines), shared.output.projected(lines)))
+        pairs.append((dummy.bias[:, :, None], shared.bias[:, :, None]))
         costs = [(x.sort(1).values - y.sort(1).values).square().mean((1, 2)) for x, y in pairs]
         return add_up(costs, len(dummy), self.root)
 
@@ -59,9 +59,3 @@ class SlicedWasserstein:
             return like.new_ones(1, 1)
         lines = torch.randn(size, self.projections, generator=generator, dtype=torch.float64)
         return (lines / lines.norm(dim=0)).to(like)
-
-
-def _project_output(gradient: Gradient, lines: Tensor) -> Tensor:
-    """Rows of the output layer's weight on the lines, (B, K, projections): of e_i f only f is projected."""
-    rows = gradient.error[:, :, None] * (gradient.features @ lines)[:, None, :]
-    return rows if gradient.residual is None else rows + gradient.residual @ lines

@@ -141,7 +141,7 @@ class LeNet:
 
             passes = CompiledPass
         *hidden, error, features = passes.apply(images, target, self, parameters)
-        return Gradient(tuple(hidden), error, features)
+        return Gradient.of_one(tuple(hidden), error, features)
 
     def _layer(self, parameters: Parameters, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, places, fan_in) and activations (B, 12, places) of a convolution layer."""

@@ -123,7 +123,7 @@ class ModuleNetwork:
             tensors[:-2], tensors[-2:], images, target
         )
         rows = tuple(tensor.reshape(len(images), *rows_of(tensor.shape[1:])) for tensor in hidden)
-        return Gradient(rows, torch.softmax(logits, dim=-1) - target, features.flatten(1))
+        return Gradient.of_one(rows, torch.softmax(logits, dim=-1) - target, features.flatten(1))
 
     def _require_that_of_autograd(self) -> None:
         """Refuse a module whose gradient, as computed here, is not that of autograd."""

@@ -23,8 +23,8 @@ from wdlg.updates.gradient import Gradient
 TIMED_CALLS = 3
 
 RULES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Gradient], Tensor]]] = {
-    "bias_sign": (labels.bias_sign, lambda gradient: gradient.error),
-    "bias_min": (labels.bias_min, lambda gradient: gradient.error),
+    "bias_sign": (labels.bias_sign, lambda gradient: gradient.bias),
+    "bias_min": (labels.bias_min, lambda gradient: gradient.bias),
     "row_sum": (labels.row_sum, lambda gradient: gradient.last_weight),
 }
 """Each analytic rule with the part of the gradient that it reads, written out as the attacker gets it."""
@@ -100,7 +100,7 @@ def compare_rules(
                     "undecided": label == labels.UNDECIDED,
                     "steps": labels.steps(name, classes=network.classes, features=network.features),
                     "seconds": _shortest(rule, read),
-                    "largest_bias_gradient": gradient.error.abs().max().item(),
+                    "largest_bias_gradient": gradient.bias.abs().max().item(),
                     **price,
                 }
             )

@@ -1,10 +1,8 @@
-"""What a participant shares: the gradient of the cross-entropy for one private image, B of them at a time.
+"""What a participant sends: the gradient of the cross-entropy, B of them at a time.
 
-The gradient of the output layer for a single image is rank one: the weight gradient is
-``error ⊗ features`` and the bias gradient is ``error`` itself, with ``error = softmax(logits) - target``.
-It is therefore kept as its two factors; the K x M matrix is formed only where somebody asks for it. A
-gradient that was changed before it was sent (:mod:`wdlg.sharing.defences`) is not rank one any more: what
-the factors miss is kept beside them.
+The gradient of the output layer for a single image is rank one, and kept as its factors; what is known of it
+otherwise, for several images or after a defence (:mod:`wdlg.sharing.defences`), is said by its type
+(:mod:`wdlg.updates.output_layer`).
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from torch import Tensor
 from wdlg.errors import InputError
 from wdlg.rows import Rows
 from wdlg.shapes import describe, require_alike
+from wdlg.updates.output_layer import Dense, OutputGradient, Product
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,38 @@ class Gradient(Rows):
         hidden: gradients of the hidden layers' parameters, in the order of ``torch.nn.Module.parameters``,
             each (B, units, entries). A row holds all weights that lead to one output unit (for a convolution
             channels x height x width of its kernel); a bias has rows of length one.
-        error: gradient of the output layer's bias, (B, K), which is softmax(logits) - target.
-        features: input of the output layer, (B, M). The output layer's weight gradient is
-            ``error[:, :, None] * features[:, None, :]``.
-        residual: what has to be added to that product, (B, K, M), where the gradient was changed before it
-            was sent; None where nothing has.
+        output: gradient of the output layer: a :class:`~wdlg.updates.output_layer.Product` for one image, or
+            one of its siblings.
     """
 
     hidden: tuple[Tensor, ...]
-    error: Tensor
-    features: Tensor
-    residual: Tensor | None = None
+    output: OutputGradient
+
+    @classmethod
+    def of_one(cls, hidden: tuple[Tensor, ...], error: Tensor, features: Tensor) -> Self:
+        """That of one image, from the two factors of its output layer, (B, K) and (B, M)."""
+        return cls(hidden, Product(error, features))
 
     def __len__(self) -> int:
-        return len(self.error)
+        return len(self.output)
+
+    @property
+    def bias(self) -> Tensor:
+        """Gradient of the output layer's bias, (B, K): for one image softmax(logits) - target."""
+        return self.output.bias
 
     @property
     def last_weight(self) -> Tensor:
         """The output layer's weight gradient written out, (B, K, M)."""
-        product = self.error[:, :, None] * self.features[:, None, :]
-        return product if self.residual is None else product + self.residual
+        return self.output.weight()
 
     def tensors(self) -> list[Tensor]:
         """Every parameter's gradient, (B, units, entries), in the order of ``torch.nn.Module.parameters``."""
-        return [*self.hidden, self.last_weight, self.error[:, :, None]]
+        return [*self.hidden, self.last_weight, self.bias[:, :, None]]
+
+    def parts(self) -> list[Tensor]:
+        """Every tensor that is held, hidden layers first."""
+        return [*self.hidden, *vars(self.output).values()]
 
     def detach(self) -> Gradient:
         """The same values, cut from the graph that produced them."""
@@ -62,8 +69,7 @@ class Gradient(Rows):
 
     def require_finite(self) -> Gradient:
         """Return self, or raise :class:`InputError` if any entry is NaN or infinite."""
-        rest = () if self.residual is None else (self.residual,)
-        for tensor in (*self.hidden, self.error, self.features, *rest):
+        for tensor in self.parts():
             if not torch.isfinite(tensor).all():
                 raise InputError(
                     "gradient has an entry that is NaN or infinite, but every entry must be finite."
@@ -71,9 +77,11 @@ class Gradient(Rows):
         return self
 
     def _each(self, function: Callable[..., Tensor], *others: Self) -> Self:
-        if any((other.residual is None) != (self.residual is None) for other in others):
+        kinds = sorted({type(one.output).__name__ for one in (self, *others)})
+        if len(kinds) > 1:
             raise InputError(
-                "gradients with and without a residual came together, but a batch must hold one kind only."
+                f"gradient has output layers of the kinds {' and '.join(kinds)}, but a batch must hold one "
+                "kind only."
             )
         return super()._each(function, *others)
 
@@ -84,25 +92,25 @@ def require_alike_gradients(dummy: Gradient, shared: Gradient) -> None:
     Every matching loss asks here: compiled loops among them trust that both have the same shapes, and torch
     would broadcast what has not.
     """
-    ours, theirs = ((*one.hidden, one.error, one.features) for one in (dummy, shared))
-    if len(ours) != len(theirs):
+    if len(dummy.hidden) != len(shared.hidden):
         raise InputError(
             f"dummy holds {len(dummy.hidden)} hidden parameters, but must hold as many as shared, "
             f"{len(shared.hidden)}."
         )
-    for one, other in zip(ours, theirs, strict=True):
-        if one.shape != other.shape:
+    shapes = [
+        *((one.shape, other.shape) for one, other in zip(dummy.hidden, shared.hidden, strict=True)),
+        (dummy.output.shape, shared.output.shape),
+    ]
+    for ours, theirs in shapes:
+        if ours != theirs:
             raise InputError(
-                f"dummy has a part of shape {tuple(one.shape)} where shared has {tuple(other.shape)}, but "
-                "both must be gradients of the same parameters for as many attacks."
+                f"dummy has a part of shape {tuple(ours)} where shared has {tuple(theirs)}, but both must be "
+                "gradients of the same parameters for as many attacks."
             )
-        require_alike("dummy", one, "shared", other)
-    for rest in (dummy.residual, shared.residual):
-        if rest is not None and rest.shape != (*shared.error.shape, shared.features.shape[1]):
-            raise InputError(
-                f"residual has shape {tuple(rest.shape)}, but must have the shape "
-                f"{(*shared.error.shape, shared.features.shape[1])} of the output layer's weights."
-            )
+    like = shared.bias
+    for name, gradient in (("dummy", dummy), ("shared", shared)):
+        for part in gradient.parts():
+            require_alike(name, part, "shared", like)
 
 
 def from_tensors(
@@ -122,7 +130,7 @@ def from_tensors(
         tolerance: how far, relative to its norm, the output layer's weight gradient may be from rank one. For
             gradients sent in a shorter format than float32 it is at least twice that format's precision.
         rank_one: refuse what cannot be the gradient of one image with one label; False keeps all that is not
-            rank one as the residual, for a gradient that a defence has changed.
+            rank one beside the factors, for a gradient that a defence has changed.
 
     Raises:
         InputError: something is no gradient or not finite; the parts do not fit together; or, unless
@@ -141,11 +149,11 @@ def from_tensors(
     relative, weight = error / unit, last_weight / unit[:, :, None]
     squared_norm = relative.square().sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
     features = (relative[:, None, :] @ weight)[:, 0] / squared_norm
-    gradient = Gradient(rows, error, features).require_finite()
-    residual = last_weight - gradient.last_weight
+    gradient = Gradient.of_one(rows, error, features).require_finite()
+    rest = last_weight - gradient.last_weight
     if not rank_one:
-        return Gradient(rows, error, features, residual).require_finite()
-    missed, whole = ((part / unit[:, :, None]).flatten(1).norm(dim=1) for part in (residual, last_weight))
+        return Gradient(rows, Dense(error, features, rest)).require_finite()
+    missed, whole = ((part / unit[:, :, None]).flatten(1).norm(dim=1) for part in (rest, last_weight))
     if bool((missed > max(tolerance, 2 * precision) * whole).any()):
         raise InputError(
             "tensors holds an output-layer weight gradient of rank above one "
