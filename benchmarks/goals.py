@@ -10,8 +10,7 @@ import torch
 
 from benchmarks import plain, timing, wasserstein
 from benchmarks.problems import Problem, of_the_quick_book
-from wdlg.attacks import IDLG, WDLG, Attack
-from wdlg.attacks.engine import Start, reconstruct_each
+from wdlg.attacks import IDLG, WDLG, Start, reconstruct_each
 
 BATCH = 64
 
@@ -146,7 +145,7 @@ def _nothing() -> None:
     """What a process holds that has only loaded the libraries."""
 
 
-def lasting(method: Attack, evaluations: int) -> Attack:
+def lasting(method: Optimised, evaluations: int) -> Optimised:
     """A method that does not stop because it has converged."""
     return replace(method, evaluations=evaluations, stop_loss=1e-30)
 

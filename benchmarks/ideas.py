@@ -14,7 +14,7 @@ from benchmarks import timing
 from benchmarks.problems import Problem
 from benchmarks.wasserstein import EPS, ITERATIONS, gradients
 from wdlg import compiled
-from wdlg.attacks.engine import Start
+from wdlg.attacks import Start
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan
 from wdlg.losses.wasserstein import row_costs

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attacks import IDLG
-from wdlg.attacks.engine import Start
+from wdlg.attacks import IDLG, Start
 from wdlg.attacks.labels import recover
 
 

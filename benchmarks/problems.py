@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from wdlg import data
-from wdlg.attacks import Observation
-from wdlg.attacks.engine import Start
+from wdlg.attacks import Observation, Start
 from wdlg.networks import LeNet
 from wdlg.study import draw, specification
 from wdlg.study.specification import AttackCell

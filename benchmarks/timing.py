@@ -17,8 +17,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 
 from benchmarks.problems import Problem
-from wdlg.attacks import Attack
-from wdlg.attacks.engine import reconstruct_each
+from wdlg.attacks import reconstruct_each
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,13 @@ def rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - started)
 
 
-def attack(attack: Attack, problem: Problem, batch_size: int) -> int:
+def attack(attack: Optimised, problem: Problem, batch_size: int) -> int:
     """Run attacks through the engine here; the gradient evaluations made."""
     results = reconstruct_each(attack, [problem.start()], batch_size=batch_size)
     return sum(int(part.evaluations.sum()) for _, part in results)
 
 
-def engine_rate(method: Attack, problems: list[Problem], *, batch_size: int, processes: int) -> float:
+def engine_rate(method: Optimised, problems: list[Problem], *, batch_size: int, processes: int) -> float:
     """Gradient evaluations a second, in processes of one thread each that share the problems."""
     with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
         pool = Parallel()
@@ -92,7 +91,7 @@ def one_thread(measurement: Callable[[], Any]) -> Any:
         torch.set_num_threads(threads)
 
 
-def one_thread_rate(method: Attack, problem: Problem, batch_size: int) -> float:
+def one_thread_rate(method: Optimised, problem: Problem, batch_size: int) -> float:
     """Gradient evaluations a second of the engine on one thread here."""
     return one_thread(lambda: rate(lambda: attack(method, problem, batch_size)))
 

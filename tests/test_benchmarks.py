@@ -13,8 +13,7 @@ from benchmarks.ideas import ideas
 from benchmarks.problems import Problem
 from benchmarks.scaling import operations
 from wdlg import compiled, figures
-from wdlg.attacks import IDLG
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import IDLG, reconstruct
 from wdlg.losses import SquaredEuclidean
 
 

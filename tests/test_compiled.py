@@ -20,8 +20,7 @@ from numba.core.registry import CPUDispatcher as Dispatcher
 from threadpoolctl import threadpool_info
 
 from wdlg import compiled
-from wdlg.attacks import IDLG, Observation, engine
-from wdlg.attacks.engine import Start, reconstruct
+from wdlg.attacks import IDLG, Observation, Start, engine, reconstruct
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet

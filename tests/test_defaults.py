@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wdlg import evaluation
-from wdlg.attacks import DLG, IDLG, METHODS, WDLG, Attack
+from wdlg.attacks import DLG, IDLG, METHODS, WDLG, Optimised
 from wdlg.attacks import base as attack
 from wdlg.losses import PseudoHuber, SlicedWasserstein, SquaredEuclidean, Wasserstein
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
@@ -36,7 +36,7 @@ def test_the_papers_methods_differ_in_label_rule_and_loss_alone():
     for method in METHODS.values():
         assert method.optimizer == LBFGS()
         assert (method.evaluations, method.stop_loss) == (6000, 1e-6)
-    plain = Attack("any", "joint")
+    plain = Optimised("any", "joint")
     assert (plain.loss, plain.optimizer) == (SquaredEuclidean(), LBFGS())
     assert (plain.evaluations, plain.stop_loss) == (6000, 1e-6)
 

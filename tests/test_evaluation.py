@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wdlg import evaluation
-from wdlg.attacks import IDLG, Reconstruction, Status
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import IDLG, Reconstruction, Status, reconstruct
 from wdlg.data import Sample
 from wdlg.errors import InputError
 from wdlg.evaluation import (

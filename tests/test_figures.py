@@ -11,7 +11,7 @@ from PIL import Image
 from small_study import small_study
 
 from wdlg import data, figures
-from wdlg.attacks import DLG, IDLG, WDLG, Attack
+from wdlg.attacks import DLG, IDLG, WDLG, Optimised
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired
@@ -197,7 +197,7 @@ def test_success_by_rate_has_a_panel_for_each_optimiser(stored):
 def test_kept_mass_is_drawn_case_by_case_with_the_median(digits):
     cases = draw(digits, Design(networks=3, images=1))
     losses = {"free": Wasserstein(eps=0), "tied": Wasserstein(penalty=float("inf"))}
-    attacks = [Attack(name, "bias_sign", loss, evaluations=40) for name, loss in losses.items()]
+    attacks = [Optimised(name, "bias_sign", loss, evaluations=40) for name, loss in losses.items()]
     table = kept_along(plans_along(cases, attacks, iterations=(0, 1)))
     assert (table[table["method"] == "tied"]["kept"] == 1).all()
     assert table["kept"].between(0, 1 + 1e-6).all()

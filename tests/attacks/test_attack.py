@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attacks import DLG, IDLG, METHODS, WDLG, Observation, Status, labels, with_settings
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import DLG, IDLG, METHODS, WDLG, Observation, Status, labels, reconstruct, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Euclidean, SquaredEuclidean, Wasserstein
 from wdlg.networks import LeNet

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from ot.batch import bregman_log_projection_batch
 
-from wdlg.attacks import DLG, IDLG, METHODS, Observation, Status
-from wdlg.attacks.engine import Start, reconstruct, reconstruct_each
+from wdlg.attacks import DLG, IDLG, METHODS, Observation, Start, Status, reconstruct, reconstruct_each
 from wdlg.errors import InputError
 from wdlg.losses import Euclidean, SquaredEuclidean, Wasserstein
 from wdlg.losses.wasserstein import squared_distances

@@ -7,9 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attacks import DLG, IDLG, WDLG, Observation, Status
-from wdlg.attacks.base import DIVERGENCE
-from wdlg.attacks.engine import Start, reconstruct, reconstruct_each, require_device
+from wdlg.attacks import DLG, IDLG, WDLG, Observation, Start, Status, reconstruct, reconstruct_each
+from wdlg.attacks.base import DIVERGENCE, require_device
 from wdlg.attacks.labels import UNDECIDED
 from wdlg.errors import InputError
 from wdlg.losses import SquaredEuclidean

@@ -31,7 +31,7 @@ def test_row_sum_finds_the_label_exactly_when_the_features_sum_to_a_positive_num
     gradient = shared_gradient(activation, seed, label)
     found = labels.row_sum(gradient.last_weight).tolist() == [label]
     assert found == bool(gradient.output.features.sum() > 0)
-    assert labels.recover("row_sum", gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
+    assert labels.label_rule("row_sum")(gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
@@ -62,13 +62,13 @@ def test_a_gradient_that_is_not_finite_is_refused(value):
 
 def test_steps_differ_by_the_width_of_the_last_hidden_layer():
     sizes = {"classes": 100, "features": 768}
-    assert labels.steps("row_sum", **sizes) == 768 * labels.steps("bias_sign", **sizes)
-    assert labels.steps("joint", **sizes) is None
+    assert labels.label_rule("row_sum").steps(**sizes) == 768 * labels.label_rule("bias_sign").steps(**sizes)
+    assert labels.label_rule("joint").steps(**sizes) is None
 
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(InputError, match="^rule is 'guess'"):
-        labels.steps("guess", classes=2, features=2)
+        labels.label_rule("guess").steps(classes=2, features=2)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_rule_by_name_reads_what_the_rule_itself_reads():
     features = torch.rand(3, 5, generator=stream) * torch.tensor([[1.0], [-1.0], [1.0]])
     for output in (Product(error, features), Dense(error, features, torch.randn(3, 4, 5, generator=stream))):
         gradient = Gradient((), output)
-        assert labels.recover("bias_sign", gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
-        assert labels.recover("bias_min", gradient).tolist() == [2, 3, 0]
-        assert torch.equal(labels.recover("row_sum", gradient), labels.row_sum(gradient.last_weight))
+        assert labels.label_rule("bias_sign")(gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
+        assert labels.label_rule("bias_min")(gradient).tolist() == [2, 3, 0]
+        assert torch.equal(labels.label_rule("row_sum")(gradient), labels.row_sum(gradient.last_weight))
 
 
 def test_the_rule_that_optimises_the_label_reads_none():
@@ -114,9 +114,9 @@ def test_the_rule_that_optimises_the_label_reads_none():
 
 
 def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
-    counts = {rule: labels.steps(rule, classes=2, features=1) for rule in labels.RULES}
+    counts = {rule: labels.label_rule(rule).steps(classes=2, features=1) for rule in labels.RULES}
     assert counts == {"bias_sign": 2, "bias_min": 2, "row_sum": 2, "joint": None}
     with pytest.raises(InputError, match="^classes is 1"):
-        labels.steps("bias_sign", classes=1, features=1)
+        labels.label_rule("bias_sign").steps(classes=1, features=1)
     with pytest.raises(InputError, match="^features is 0"):
-        labels.steps("bias_sign", classes=2, features=0)
+        labels.label_rule("bias_sign").steps(classes=2, features=0)

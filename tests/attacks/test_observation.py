@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attacks import DLG, IDLG, Attack, Observation, with_settings
-from wdlg.attacks.engine import Start, reconstruct
+from wdlg.attacks import DLG, IDLG, Observation, Optimised, Start, reconstruct, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Cosine
 from wdlg.networks import LeNet, Parameters
@@ -251,4 +250,4 @@ def test_an_optimiser_without_a_learning_rate_gets_none():
 
 
 def test_an_attack_is_its_fields():
-    assert Attack("iDLG", "row_sum") == IDLG
+    assert Optimised("iDLG", "row_sum") == IDLG

@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from wdlg.attacks import Attack, Observation, Status
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import Observation, Optimised, Status, reconstruct
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.losses.sinkhorn import exact_assignment, sinkhorn_plan, unrolled_sinkhorn_plan
@@ -85,7 +84,7 @@ def test_an_attack_by_exact_transport_that_explodes_ends_as_failure_and_leaves_i
     observation = Observation(network, parameters, network.gradient(parameters, truth, target))
     dummies = torch.randn(2, 1, 8, 8, generator=stream)
     dummies[0] = torch.nan
-    attack = Attack("exact", "bias_sign", Wasserstein(eps=0.0), GradientDescent(), evaluations=3)
+    attack = Optimised("exact", "bias_sign", Wasserstein(eps=0.0), GradientDescent(), evaluations=3)
     result = reconstruct(attack, observation, dummies)
     assert result.status.tolist() == [Status.NON_FINITE, Status.BUDGET_SPENT]
     assert torch.isfinite(result.loss[1])

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from wdlg.attacks import IDLG, METHODS, Observation, Status
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import IDLG, METHODS, Observation, Status, reconstruct
 from wdlg.errors import InputError
 from wdlg.networks import ACTIVATIONS, LeNet, ModuleNetwork, Parameters
 

@@ -8,8 +8,7 @@ from scipy.stats import chi2, norm
 from torch.nn.functional import one_hot
 
 from wdlg import data, losses
-from wdlg.attacks import IDLG, Status, labels
-from wdlg.attacks.engine import reconstruct
+from wdlg.attacks import IDLG, Status, labels, reconstruct
 from wdlg.errors import InputError
 from wdlg.losses import euclidean
 from wdlg.networks import LeNet
@@ -374,17 +373,17 @@ def test_sent_entries_leaves_out_what_was_pruned():
 def test_label_rules_read_what_is_really_sent(defence):
     sent = defence(shared(30, classes=6), streams(30))
     bias, weight = sent.tensors()[-1][:, :, 0], sent.tensors()[-2]
-    assert torch.equal(labels.recover("bias_sign", sent), labels.bias_sign(bias))
-    assert torch.equal(labels.recover("bias_min", sent), labels.bias_min(bias))
-    assert torch.equal(labels.recover("row_sum", sent), labels.row_sum(weight))
+    assert torch.equal(labels.label_rule("bias_sign")(sent), labels.bias_sign(bias))
+    assert torch.equal(labels.label_rule("bias_min")(sent), labels.bias_min(bias))
+    assert torch.equal(labels.label_rule("row_sum")(sent), labels.row_sum(weight))
 
 
 def test_bias_min_agrees_with_bias_sign_on_an_exact_gradient_and_outlasts_it_under_noise():
     exact = shared(60)
     truth = torch.arange(60) % 6
-    assert torch.equal(labels.recover("bias_min", exact), labels.recover("bias_sign", exact))
+    assert torch.equal(labels.label_rule("bias_min")(exact), labels.label_rule("bias_sign")(exact))
     sent = Noise(1.0)(exact, streams(60))
-    right = {rule: (labels.recover(rule, sent) == truth).sum().item() for rule in labels.ANALYTIC}
+    right = {rule: (labels.label_rule(rule)(sent) == truth).sum().item() for rule in labels.ANALYTIC}
     assert right["bias_sign"] < right["bias_min"]
     assert labels.bias_min(torch.zeros(1, 4)).tolist() == [labels.UNDECIDED]
 
@@ -392,7 +391,7 @@ def test_bias_min_agrees_with_bias_sign_on_an_exact_gradient_and_outlasts_it_und
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 def test_pruning_never_takes_the_label_from_the_bias(share):
     sent = Pruning(share)(shared(60, classes=30))
-    assert torch.equal(labels.recover("bias_sign", sent), torch.arange(60) % 30)
+    assert torch.equal(labels.label_rule("bias_sign")(sent), torch.arange(60) % 30)
 
 
 def test_gradients_of_two_kinds_do_not_share_a_batch():

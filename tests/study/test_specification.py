@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_study import CONTENT, small_study
 
-from wdlg.attacks import DLG, IDLG, WDLG, Attack, with_settings
+from wdlg.attacks import DLG, IDLG, WDLG, Optimised, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.optimizers import Adam, GradientDescent
@@ -53,7 +53,7 @@ def test_a_part_sets_optimiser_and_rates():
 def test_an_attack_comes_back_from_its_description(method, rate, evaluations, optimizer):
     attack = with_settings(method, learning_rate=rate, evaluations=evaluations)
     if optimizer == "adam":
-        attack = Attack("x", "row_sum", Wasserstein(eps=rate), Adam(rate), evaluations)
+        attack = Optimised("x", "row_sum", Wasserstein(eps=rate), Adam(rate), evaluations)
     through_json = json.loads(json.dumps(describe_attack(attack)))
     assert build_attack(attack.name, through_json) == attack
 
@@ -353,12 +353,12 @@ def test_a_merged_key_may_be_replaced(tmp_path):
 
 
 def test_the_description_of_an_attack_holds_every_setting():
-    for attack in (DLG, WDLG, Attack("x", "row_sum", optimizer=Adam())):
+    for attack in (DLG, WDLG, Optimised("x", "row_sum", optimizer=Adam())):
         described = describe_attack(attack)
         for field in ("loss", "optimizer"):
             kind = type(getattr(attack, field))
             assert set(described[field]) == {"name"} | {one.name for one in dataclasses.fields(kind)}
-        assert set(described) == {one.name for one in dataclasses.fields(Attack)} - {"name"}
+        assert set(described) == {one.name for one in dataclasses.fields(Optimised)} - {"name"}
 
 
 def test_settings_with_nothing_left_out_stay_as_they_are():

@@ -1,17 +1,8 @@
 """The attacks: what the attacker sees, label rules, the engine, and what comes out."""
 
-from wdlg.attacks.base import (
-    DLG,
-    IDLG,
-    METHODS,
-    WDLG,
-    Attack,
-    Observation,
-    Reconstruction,
-    Status,
-    with_settings,
-)
-from wdlg.attacks.engine import Start, reconstruct, reconstruct_each
+from wdlg.attacks.base import Attack, Observation, Observer, Reconstruction, Start, Status
+from wdlg.attacks.optimised import DLG, IDLG, METHODS, WDLG, Optimised, with_settings
+from wdlg.attacks.run import reconstruct, reconstruct_each
 
 __all__ = [
     "DLG",
@@ -20,6 +11,8 @@ __all__ = [
     "WDLG",
     "Attack",
     "Observation",
+    "Observer",
+    "Optimised",
     "Reconstruction",
     "Start",
     "Status",

@@ -1,27 +1,30 @@
-"""The attack as data: label rule x matching loss x optimiser; what it sees, and what it brings.
+"""What every attack is: what it sees, what it starts from, how it may end, and what it brings.
 
-DLG, iDLG and WDLG are three values of :class:`Attack`, run by :mod:`wdlg.attacks.engine`. The attacker
-sees an :class:`Observation` and nothing else; the private image enters only in :mod:`wdlg.evaluation`.
+The attacker sees an :class:`Observation` and nothing else; the private image enters only in
+:mod:`wdlg.evaluation`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from wdlg.attacks import labels
-from wdlg.errors import InputError, require_choice, require_count, require_positive, told
-from wdlg.losses import Loss, SquaredEuclidean, Wasserstein
+from wdlg.attacks.seen import require_possible
+from wdlg.errors import InputError, require_count, told
+from wdlg.losses import Loss
 from wdlg.networks.base import Network, Parameters, require_parameters
-from wdlg.optimizers import LBFGS, Optimizer
 from wdlg.rows import Rows
-from wdlg.shapes import require_alike
-from wdlg.updates.gradient import Gradient, rows_of
-from wdlg.updates.output_layer import Product
+from wdlg.sharing.federated import FedSGD, Sharing
+from wdlg.updates.gradient import Gradient
+
+BATCH_SIZE = 32
+"""Attacks computed together. On a CPU more are no faster; on a GPU take hundreds."""
+
 
 DIVERGENCE = 1e6
 """An attack whose loss exceeds this multiple of its start is given up."""
@@ -53,58 +56,6 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Attack:
-    """An attack as data.
-
-    Args:
-        name: what tables and figures call it.
-        label_rule: "bias_sign" (WDLG), "bias_min" (the same for a changed gradient), "row_sum" (iDLG) or
-            "joint" (DLG: the label is optimised too).
-        loss: what is minimised, from :mod:`wdlg.losses`.
-        optimizer: how, from :mod:`wdlg.optimizers`.
-        evaluations: the most gradient evaluations for each attack.
-        stop_loss: the attack has converged when its loss falls below this. Seen by the attacker, unlike
-            the MSE to the private image on which the paper stops.
-
-    Raises:
-        InputError: unknown label rule, no loss or optimiser, or a count or number out of range.
-    """
-
-    name: str
-    label_rule: str
-    loss: Loss = field(default_factory=SquaredEuclidean)
-    optimizer: Optimizer = field(default_factory=LBFGS)
-    evaluations: int = 6000
-    stop_loss: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(f"name is {told(self.name)}, but must be a text that is not empty.")
-        require_choice("label_rule", self.label_rule, labels.RULES)
-        if isinstance(self.loss, type) or not callable(self.loss):
-            raise InputError(
-                f"loss is {told(self.loss)}, but must be a value of wdlg.losses, such as SquaredEuclidean()."
-            )
-        if isinstance(self.optimizer, type) or not (
-            callable(getattr(self.optimizer, "init", None))
-            and callable(getattr(self.optimizer, "update", None))
-        ):
-            raise InputError(
-                f"optimizer is {told(self.optimizer)}, but must be a value of wdlg.optimizers, such as "
-                "LBFGS()."
-            )
-        require_count("evaluations", self.evaluations)
-        require_positive("stop_loss", self.stop_loss)
-
-
-DLG = Attack("DLG", "joint")
-IDLG = Attack("iDLG", "row_sum")
-WDLG = Attack("WDLG", "bias_sign", loss=Wasserstein())
-METHODS = {"dlg": DLG, "idlg": IDLG, "wdlg": WDLG}
-"""The three methods of the paper by their lower-case names."""
-
-
-@dataclass(frozen=True)
 class Observation:
     """All that the attacker sees, for B attacks: the architecture, its weights, the shared gradients.
 
@@ -113,6 +64,9 @@ class Observation:
         parameters: N = B networks, or N = 1 that all attacks share.
         gradient: the shared gradients, leading axis B. Where nothing was changed on the way, they must
             be gradients at these parameters, for one label each or a mixture of labels.
+        sharing: how each participant made what it sent out of its images; its settings are known.
+        images: of each participant. With more than one, images have shape (B, images, channels, height,
+            width) throughout, and labels (B, images).
 
     Raises:
         InputError: the gradient has a NaN or infinite entry; shapes, precisions or devices do not fit; or the
@@ -122,14 +76,17 @@ class Observation:
     network: Network
     parameters: Parameters
     gradient: Gradient
+    sharing: Sharing = field(default_factory=FedSGD)
+    images: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.gradient):
             raise InputError("observation holds 0 attacks, but must hold at least 1.")
+        require_count("images", self.images)
         require_parameters(self.network, self.parameters)
-        _require_gradient(self.network, self.parameters, self.gradient)
-        if isinstance(self.gradient.output, Product):
-            _require_same_weights(self.parameters, self.gradient.output)
+        require_possible(
+            self.network, self.parameters, self.gradient, of_one=self.images == 1 and self.sharing == FedSGD()
+        )
 
     def __len__(self) -> int:
         return len(self.gradient)
@@ -139,67 +96,54 @@ class Observation:
         """True if one network is held for all attacks."""
         return len(self.parameters) == 1
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of what one attack recovers: (channels, height, width), or (images, channels, height, width)."""
+        shape = self.network.image_shape
+        return shape if self.images == 1 else (self.images, *shape)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of the label probabilities of one attack: (K,), or (images, K)."""
+        return (self.network.classes,) if self.images == 1 else (self.images, self.network.classes)
+
     def select(self, index: Tensor) -> Observation:
         """The observations at ``index``; a shared network stays shared."""
         parameters = self.parameters if self.shares_network else self.parameters.select(index)
-        return Observation(self.network, parameters, self.gradient.select(index))
+        return replace(self, parameters=parameters, gradient=self.gradient.select(index))
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observations on a device, such as "cuda"."""
-        return Observation(self.network, self.parameters.to(device), self.gradient.to(device))
+        return replace(self, parameters=self.parameters.to(device), gradient=self.gradient.to(device))
 
 
-def _require_gradient(network: Network, parameters: Parameters, gradient: Gradient) -> None:
-    """Refuse a gradient that is not of this network's parameters, image by image."""
-    count, classes, features = len(gradient), network.classes, network.features
-    wanted = [(count, *rows_of(shape)) for shape in network.parameter_shapes[:-2]]
-    if len(gradient.hidden) != len(wanted):
-        raise InputError(
-            f"gradient holds {len(gradient.hidden)} hidden parameters, but the network has {len(wanted)}."
-        )
-    came = [tuple(part.shape) for part in gradient.hidden] + [gradient.output.shape]
-    for shape, needed in zip(came, [*wanted, (count, classes, features)], strict=True):
-        if shape != needed:
-            raise InputError(f"gradient has a part of shape {shape}, but the network needs {needed} there.")
-    for part in gradient.parts():
-        require_alike("gradient", part, "parameters", parameters.tensors[0])
-    if len(parameters) not in (1, count):
-        raise InputError(
-            f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the {count} "
-            "gradients."
-        )
-    gradient.require_finite()
+@dataclass(frozen=True)
+class Start:
+    """What attacks start from.
 
-
-def _require_same_weights(parameters: Parameters, output: Product) -> None:
-    """Refuse gradients that the output layer contradicts.
-
-    The features give the class probabilities p, and the bias's gradient is p less the target: what it says of
-    the target is no mixture of labels where the gradient is scaled up or turned around, or comes from other
-    weights. A gradient that is scaled down is ``scale (p - label)``.
+    Args:
+        observation: what the attacker sees, B attacks.
+        dummy_images: starting images (B, channels, height, width), N(0, 1) in the papers; where participants
+            have several, (B, images, channels, height, width).
+        dummy_labels: starting label logits (B, K), or (B, images, K); needed by the joint rule only.
     """
-    error = output.error
-    probabilities = torch.softmax(parameters.output_layer.logits(output.features), dim=-1)
-    exact = probabilities - F.one_hot(error.argmin(1), error.shape[1]).to(error.dtype)
-    fits = (error - exact).norm(dim=1) <= 1e-2 * exact.norm(dim=1) + 1e-5
-    odd = ~fits & (error != 0).any(1)  # a saturated softmax leaves no features either
-    if not odd.any():
-        return
-    error, probabilities = error[odd], probabilities[odd]
-    for extreme in (error.argmin(1), error.argmax(1)):
-        exact = probabilities - F.one_hot(extreme, error.shape[1]).to(error.dtype)
-        scale = (error * exact).sum(1) / exact.square().sum(1).clamp_min(torch.finfo(error.dtype).tiny)
-        scaled = (error - scale[:, None] * exact).norm(dim=1) <= 1e-3 * error.norm(dim=1)
-        if scaled.any():
-            raise InputError(
-                f"gradient is {float(scale[scaled][0]):.3g} times that of one image with one label, but must "
-                "be that itself: divide it by that number (a learning rate, an average, a smoothed label)."
-            )
-    if ((probabilities - error).amin(1) < -1e-2).any():
-        raise InputError(
-            "gradient is not one at these parameters: its output layer's features give other class "
-            "probabilities than its bias."
-        )
+
+    observation: Observation
+    dummy_images: Tensor
+    dummy_labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.observation)
+
+    def select(self, index: Tensor) -> Start:
+        """The attacks at ``index``."""
+        logits = None if self.dummy_labels is None else self.dummy_labels[index]
+        return Start(self.observation.select(index), self.dummy_images[index], logits)
+
+    def to(self, device: torch.device | str) -> Start:
+        """The same attacks on a device, such as "cuda", where the engine then computes them."""
+        logits = None if self.dummy_labels is None else self.dummy_labels.to(device)
+        return Start(self.observation.to(device), self.dummy_images.to(device), logits)
 
 
 @dataclass(frozen=True)
@@ -207,9 +151,10 @@ class Reconstruction(Rows):
     """What B attacks brought, with no knowledge of the truth. Leading axis B throughout.
 
     Attributes:
-        images: the last iterate, (B, channels, height, width); not clamped to [0, 1].
+        images: the last iterate, (B, channels, height, width), or with several images of a participant
+            (B, images, channels, height, width); not clamped to [0, 1].
         best_images: the iterate with the least loss.
-        labels: recovered label (B,), ``labels.UNDECIDED`` where there is none.
+        labels: recovered label (B,), or (B, images); ``labels.UNDECIDED`` where there is none.
         status: :class:`Status` codes (B,).
         loss, best_loss, first_loss: at the last, the best and the first evaluation, (B,).
         iterations, evaluations: made, (B,).
@@ -240,24 +185,53 @@ class Reconstruction(Rows):
         return bool((self.status == Status.INTERRUPTED).any())
 
 
-def with_settings(
-    attack: Attack, *, evaluations: int | None = None, learning_rate: float | None = None
-) -> Attack:
-    """The same attack with another budget or learning rate; None keeps what it has.
+class Observer(Protocol):
+    """Something that looks on while attacks run, such as the MSE trace of :mod:`wdlg.evaluation`."""
+
+    def __call__(
+        self, attacks: Tensor, evaluations: Tensor, iterations: Tensor, images: Tensor, loss: Tensor
+    ) -> None:
+        """Called with the attacks' numbers, evaluations and iterations so far (A,), images and losses."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """What can be run on observations: :class:`~wdlg.attacks.optimised.Optimised` and others."""
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+
+    @property
+    def evaluations(self) -> int:
+        """The most gradient evaluations for each attack; traces have room for as many."""
+
+    @property
+    def loss(self) -> Loss | None:
+        """What it minimises; None for an attack that minimises nothing."""
+
+    def run(
+        self, starts: Iterable[Start], *, observers: Sequence[Observer] = (), batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[Tensor, Reconstruction]]:
+        """Numbers (A,) and results of attacks as they end; see :func:`wdlg.attacks.run.reconstruct_each`."""
+
+
+def require_device(name: str, value: str) -> torch.device:
+    """Return the device of that name if this machine has it.
 
     Raises:
-        InputError: a value is out of range, or the optimiser has no learning rate.
-
-    >>> with_settings(DLG, learning_rate=0.5).optimizer.learning_rate
-    0.5
+        InputError: it is no "cpu", "cuda" or "cuda:1", or torch finds no such GPU.
     """
-    if evaluations is not None:
-        attack = replace(attack, evaluations=evaluations)
-    if learning_rate is not None:
-        if not hasattr(attack.optimizer, "learning_rate"):
-            raise InputError(
-                f"learning_rate is {told(learning_rate)}, but {attack.optimizer} has none to set."
-            )
-        optimizer = replace(attack.optimizer, learning_rate=learning_rate)  # type: ignore[type-var]
-        attack = replace(attack, optimizer=optimizer)
-    return attack
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"{name} is {told(value)}, but must be cpu, cuda, or cuda:1 and so on.")
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise InputError(
+            f"{name} is {told(value)}, but torch {torch.__version__} finds {found or 'no'} CUDA devices "
+            "here: take cpu, or install a torch with CUDA and the driver that it needs."
+        )
+    return device

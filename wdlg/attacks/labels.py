@@ -8,19 +8,18 @@ negative (iDLG).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
 import torch
 from torch import Tensor
 
-from wdlg.errors import InputError, require_choice, require_count
+from wdlg.errors import InputError, require_choice, require_count, told
 from wdlg.shapes import require_tensor
 from wdlg.updates.gradient import Gradient
 
 UNDECIDED = -1
 """What a rule returns for a gradient that names no label; never a class."""
-
-RULES = ("bias_sign", "bias_min", "row_sum", "joint")
-ANALYTIC = ("bias_sign", "bias_min", "row_sum")
-"""Rules that read the label off the gradient, and those with "joint", which optimises it."""
 
 
 def bias_sign(bias_gradient: Tensor) -> Tensor:
@@ -85,28 +84,144 @@ def row_sum(weight_gradient: Tensor) -> Tensor:
     return torch.where(smallest < 0, label, UNDECIDED)
 
 
-def recover(rule: str, gradient: Gradient) -> Tensor:
-    """Labels (B,) by the analytic rule of that name, one of ``ANALYTIC``; ``UNDECIDED`` as there."""
-    require_choice("rule", rule, ANALYTIC)
-    if rule != "row_sum":
-        return bias_sign(gradient.bias) if rule == "bias_sign" else bias_min(gradient.bias)
-    # A matrix with a single column says all that the rule asks.
-    return row_sum(gradient.output.row_sums()[:, :, None])
+class LabelRule(Protocol):
+    """How an attacker comes by the labels: a frozen dataclass, called with the gradients that were sent."""
+
+    name: ClassVar[str]
+    """In a study file and at the command line."""
+
+    joint: ClassVar[bool]
+    """True if labels are optimised together with the images, and no rule is asked for them."""
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels of ``images`` private images each, (B,) for one and (B, images) for more.
+
+        A row in ascending order, or ``UNDECIDED`` throughout.
+        """
+
+    def steps(self, *, classes: int, features: int) -> int | None:
+        """Elementary steps on one full gradient of K x M weights, as Table 1 of the paper counts them."""
 
 
-def steps(rule: str, *, classes: int, features: int) -> int | None:
-    """Elementary steps that a rule takes on one full gradient, as Table 1 of the paper counts them.
+@dataclass(frozen=True)
+class BiasSign:
+    """The rule of WDLG, :func:`bias_sign`. For N images, the N entries that are negative: each label once.
 
-    ``bias_sign`` and ``bias_min`` make K comparisons; ``row_sum`` touches all K x M entries of the weight
-    gradient. ``joint`` has no count of its own (None): it is the whole optimisation.
-
-    >>> steps("bias_sign", classes=100, features=768), steps("row_sum", classes=100, features=768)
-    (100, 76800)
+    >>> BiasSign().steps(classes=100, features=768)  # one comparison for each class
+    100
     """
-    require_choice("rule", rule, RULES)
+
+    name: ClassVar[str] = "bias_sign"
+    joint: ClassVar[bool] = False
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels, see :class:`LabelRule`."""
+        if images == 1:
+            return bias_sign(gradient.bias)
+        bias = _bias(gradient.bias)
+        return torch.where((bias < 0).sum(1, keepdim=True) == images, _least(bias, images), UNDECIDED)
+
+    def steps(self, *, classes: int, features: int) -> int:
+        """K comparisons."""
+        _require_sizes(classes, features)
+        return classes
+
+
+@dataclass(frozen=True)
+class BiasMin:
+    """The least entry, :func:`bias_min`, for a changed gradient. For N images, the N least."""
+
+    name: ClassVar[str] = "bias_min"
+    joint: ClassVar[bool] = False
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels, see :class:`LabelRule`."""
+        return bias_min(gradient.bias) if images == 1 else _least(_bias(gradient.bias), images)
+
+    def steps(self, *, classes: int, features: int) -> int:
+        """K comparisons."""
+        _require_sizes(classes, features)
+        return classes
+
+
+@dataclass(frozen=True)
+class RowSum:
+    """The rule of iDLG, :func:`row_sum`. For N images, the N rows of least sum: each label once.
+
+    >>> RowSum().steps(classes=100, features=768)  # every entry of the output layer's weight gradient
+    76800
+    """
+
+    name: ClassVar[str] = "row_sum"
+    joint: ClassVar[bool] = False
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels, see :class:`LabelRule`."""
+        sums = gradient.output.row_sums()
+        # A matrix with a single column says all that the rule asks.
+        return row_sum(sums[:, :, None]) if images == 1 else _least(_finite("row sums", sums), images)
+
+    def steps(self, *, classes: int, features: int) -> int:
+        """K x M sums."""
+        _require_sizes(classes, features)
+        return classes * features
+
+
+@dataclass(frozen=True)
+class Joint:
+    """DLG's way: the labels are optimised together with the images, as logits of label probabilities."""
+
+    name: ClassVar[str] = "joint"
+    joint: ClassVar[bool] = True
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """No label is known before the attack."""
+        shape = (len(gradient),) if images == 1 else (len(gradient), images)
+        return torch.full(shape, UNDECIDED, device=gradient.bias.device)
+
+    def steps(self, *, classes: int, features: int) -> None:
+        """None: it has no count of its own, it is the whole optimisation."""
+        _require_sizes(classes, features)
+
+
+RULES: dict[str, type[Any]] = {rule.name: rule for rule in (BiasSign, BiasMin, RowSum, Joint)}
+"""Label rules by the names that study files and the command line give them."""
+
+ANALYTIC = tuple(name for name, rule in RULES.items() if not rule.joint)
+"""Those that read the label off the gradient."""
+
+
+def label_rule(value: LabelRule | str) -> LabelRule:
+    """A rule as it is, or by its name in ``RULES``.
+
+    Raises:
+        InputError: it is neither.
+
+    >>> label_rule("row_sum")
+    RowSum()
+    """
+    if isinstance(value, str):
+        rule: LabelRule = RULES[require_choice("label_rule", value, RULES)]()
+        return rule
+    if isinstance(value, type) or not callable(value) or not hasattr(value, "joint"):
+        raise InputError(
+            f"label_rule is {told(value)}, but must be a rule of wdlg.attacks.labels or one of "
+            f"{', '.join(RULES)}."
+        )
+    return value
+
+
+def _least(values: Tensor, count: int) -> Tensor:
+    """Places of the least values of each row (B, K), ascending, (B, count); all must be negative."""
+    if count > values.shape[1]:
+        return torch.full((len(values), count), UNDECIDED, device=values.device)
+    least, place = values.topk(count, largest=False)
+    return torch.where((least < 0).all(1, keepdim=True), place.sort(1).values, UNDECIDED)
+
+
+def _require_sizes(classes: int, features: int) -> None:
     require_count("classes", classes, at_least=2)
     require_count("features", features)
-    return {"bias_sign": classes, "bias_min": classes, "row_sum": classes * features, "joint": None}[rule]
 
 
 def _bias(gradient: Tensor) -> Tensor:

@@ -73,8 +73,8 @@ def attack(
     Example:  wdlg attack --dataset digits --index 3 --method idlg --figure leak.png
     """
     from wdlg import data
-    from wdlg.attacks.base import METHODS, with_settings
-    from wdlg.attacks.engine import require_device
+    from wdlg.attacks.base import require_device
+    from wdlg.attacks.optimised import METHODS, with_settings
     from wdlg.sharing import defences
     from wdlg.study import Design, draw, run_paired
 

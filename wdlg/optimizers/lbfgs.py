@@ -14,6 +14,7 @@ matrix products instead of hundreds of small steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -91,6 +92,8 @@ class LBFGS:
         tolerance_grad: largest gradient entry at which an attack rests.
         tolerance_change: smallest move, change of loss, or expected decrease that is worth going on.
     """
+
+    remembers_moves: ClassVar[bool] = True
 
     learning_rate: float = 1.0
     history: int = 100

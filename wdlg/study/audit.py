@@ -155,7 +155,7 @@ def audit(
                 # Alone, so that an audit of few attacks costs no more than these.
                 found = compute(cell, sample, only=[number]).iloc[0]
                 name = f"{cell.path.with_suffix('')}/{number}"
-                joint = cell.attack.label_rule == "joint"
+                joint = cell.attack.label_rule.joint
                 findings.append(compare(name, records.iloc[number], found, joint=joint))
                 bar.update()
     return Audit(tuple(findings), tuple(bad))

@@ -98,7 +98,9 @@ def compare_rules(
                     "label_recovered": label,
                     "correct": label == truth,
                     "undecided": label == labels.UNDECIDED,
-                    "steps": labels.steps(name, classes=network.classes, features=network.features),
+                    "steps": labels.label_rule(name).steps(
+                        classes=network.classes, features=network.features
+                    ),
                     "seconds": _shortest(rule, read),
                     "largest_bias_gradient": gradient.bias.abs().max().item(),
                     **price,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from wdlg.attacks.base import Attack
+from wdlg.attacks.optimised import Optimised
 from wdlg.losses import Loss, Wasserstein
 from wdlg.study.cases import Cases
 from wdlg.study.paired import run_paired
@@ -105,7 +105,7 @@ def kept_by_parameter(cases: Cases, images: Tensor, settings: Wasserstein) -> pd
 
 
 def plans_along(
-    cases: Cases, attacks: Sequence[Attack], *, iterations: Sequence[int]
+    cases: Cases, attacks: Sequence[Optimised], *, iterations: Sequence[int]
 ) -> dict[str, dict[int, dict[str, Tensor]]]:
     """Transport plans as attacks go on, by attack, iteration and parameter name; see :func:`plans`.
 

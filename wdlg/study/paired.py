@@ -13,8 +13,7 @@ from joblib import Parallel, delayed, parallel_config
 from torch import Tensor
 from tqdm import tqdm
 
-from wdlg.attacks.base import Attack
-from wdlg.attacks.engine import BATCH_SIZE, require_device
+from wdlg.attacks.base import BATCH_SIZE, Attack, require_device
 from wdlg.errors import InputError, require_count, told
 from wdlg.study.cases import Cases
 from wdlg.study.records import record

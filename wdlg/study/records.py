@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from wdlg.attacks.base import Attack, Reconstruction
-from wdlg.attacks.engine import Start, reconstruct, require_device
+from wdlg.attacks.base import Attack, Reconstruction, Start, require_device
+from wdlg.attacks.run import reconstruct
 from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
 from wdlg.sharing import defences
 from wdlg.study.cases import Cases
@@ -77,7 +77,7 @@ def record(
     records.insert(0, "image", cases.image_index.numpy())
     records = records.join(first_success(trace.values, result.iteration_trace))
     exact = observation.gradient if cases.defence is None else cases.exact().gradient
-    records["loss_at_truth"] = attack.loss(exact, observation.gradient).numpy()
+    records["loss_at_truth"] = attack.loss(exact, observation.gradient).numpy() if attack.loss else np.nan
     if cases.defence is not None:
         records["relative_error"] = defences.relative_error(observation.gradient, exact).numpy()
         records["cosine"] = defences.cosine(observation.gradient, exact).numpy()

@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from wdlg import data, losses, optimizers
-from wdlg.attacks.base import DIVERGENCE, Attack, with_settings
+from wdlg.attacks.base import DIVERGENCE
 from wdlg.attacks.labels import ANALYTIC
+from wdlg.attacks.optimised import Optimised, with_settings
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
 from wdlg.networks.lenet import ACTIVATIONS, CHANNELS, STRIDES, LeNet
@@ -69,7 +70,7 @@ class AttackCell:
     kind: ClassVar[str] = "attack"
     part: str
     dataset: str
-    attack: Attack
+    attack: Optimised
     design: Design
     rate: float | None = None
 
@@ -255,7 +256,7 @@ def from_mapping(content: Any) -> Study:
     return Study(study, tuple(cells))
 
 
-def build_attack(name: str, settings: Any) -> Attack:
+def build_attack(name: str, settings: Any) -> Optimised:
     """An attack from its description in a study file; the inverse of :func:`describe_attack`.
 
     >>> build_attack("x", {"label_rule": "row_sum", "loss": {"name": "wasserstein", "eps": 1.0}}).loss.eps
@@ -268,20 +269,21 @@ def build_attack(name: str, settings: Any) -> Attack:
     for field, value in given.items():
         at = f"{where}.{field}"
         given[field] = _build(at, value, known[field]) if field in known else _entry(at, value)
-    return Attack(name, **given)
+    return Optimised(name, **given)
 
 
-def describe_attack(attack: Attack) -> dict[str, Any]:
+def describe_attack(attack: Optimised) -> dict[str, Any]:
     """An attack as its description in a study file, without its name and with every setting."""
     described = _fields(attack)
     del described["name"]
     for field, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
         names = {built: name for name, built in known.items()}
         described[field] = {"name": names[type(described[field])], **_fields(described[field])}
+    described["label_rule"] = attack.label_rule.name
     return described
 
 
-def _attack_cells(name: str, part: Any, attacks: Mapping[str, Attack], seed: int, pool: str) -> list[Cell]:
+def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: int, pool: str) -> list[Cell]:
     where = f"parts.{name}"
     given = _table(
         where,

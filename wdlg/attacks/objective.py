@@ -1,0 +1,114 @@
+"""What an attack minimises, as a function of its variables: dummy images, and label logits where unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from wdlg.attacks.base import Observation, Start
+from wdlg.attacks.labels import LabelRule
+from wdlg.errors import InputError
+from wdlg.losses import Loss
+from wdlg.networks.base import Parameters
+from wdlg.optimizers import State
+from wdlg.shapes import require_alike, require_tensor
+from wdlg.updates.gradient import Gradient
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Matching loss plus priors, for all attacks of one kind of observation.
+
+    Attributes:
+        seen: an observation, of which everything counts that all have in common: network, sharing, images.
+        label_rule, loss, priors, projection: of the attack.
+    """
+
+    seen: Observation
+    label_rule: LabelRule
+    loss: Loss
+    priors: tuple[Callable[[Tensor], Tensor], ...] = ()
+    projection: Callable[[Tensor], Tensor] | None = None
+
+    def require_dummies(self, start: Start) -> None:
+        """Raise :class:`InputError` unless the dummies of a start fit its observation, and that this."""
+        observation = start.observation
+        common = (observation.network, observation.sharing, observation.images)
+        if common != (self.seen.network, self.seen.sharing, self.seen.images):
+            raise InputError(
+                "starts have observations of several networks or ways of sharing, but all must be of one."
+            )
+        count = len(observation)
+        dummies = [("dummy_images", start.dummy_images, (count, *observation.image_shape))]
+        if self.label_rule.joint:
+            if start.dummy_labels is None:
+                raise InputError("dummy_labels is missing, but the joint rule needs starting label logits.")
+            dummies.append(("dummy_labels", start.dummy_labels, (count, *observation.label_shape)))
+        for name, dummy, shape in dummies:
+            require_tensor(name, dummy, shape)
+            require_alike(name, dummy, "parameters", observation.parameters.tensors[0])
+
+    def labels(self, observation: Observation) -> Tensor:
+        """Labels that the rule reads, (B,) or (B, images); ``UNDECIDED`` where it reads none."""
+        return self.label_rule(observation.gradient, observation.images)
+
+    def targets(self, labels: Tensor, like: Tensor) -> Tensor | None:
+        """Label probabilities of known labels, (B, K) or (B, images, K); None where they are optimised."""
+        if self.label_rule.joint:
+            return None
+        return F.one_hot(labels, self.seen.network.classes).to(like.dtype)
+
+    def variables(self, start: Start) -> Tensor:
+        """The point that attacks start from, (B, n); a copy."""
+        x = start.dummy_images.flatten(1)
+        if self.label_rule.joint:
+            assert start.dummy_labels is not None
+            return torch.cat((x, start.dummy_labels.flatten(1)), dim=1)
+        return x.clone()
+
+    def images(self, x: Tensor) -> Tensor:
+        """The images among variables (B, n)."""
+        return x[:, : self._pixels].unflatten(1, self.seen.image_shape)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The label logits among variables (B, n), where labels are optimised."""
+        return x[:, self._pixels :].unflatten(1, self.seen.label_shape)
+
+    def __call__(
+        self, x: Tensor, targets: Tensor | None, parameters: Parameters, shared: Gradient
+    ) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and its gradient by the variables, both without a graph.
+
+        Args:
+            x: variables (B, n).
+            targets: of known labels, see :meth:`targets`.
+            parameters: N = 1 or N = B networks.
+            shared: B gradients.
+        """
+        variables = x.detach().requires_grad_()
+        images = self.images(variables)
+        if targets is None:
+            targets = torch.softmax(self.logits(variables), dim=-1)
+        dummy = self.seen.sharing(self.seen.network, parameters, images, targets)
+        loss = self.loss(dummy, shared)
+        for prior in self.priors:
+            loss = loss + prior(images)
+        (slope,) = torch.autograd.grad(loss.sum(), variables)
+        return loss.detach(), slope
+
+    def projected(self, state: State) -> State:
+        """The optimiser's state with its images where the projection puts them."""
+        if self.projection is None:
+            return state
+        x = state.x.clone()
+        x[:, : self._pixels] = self.projection(self.images(x)).flatten(1)
+        return replace(state, x=x)
+
+    @property
+    def _pixels(self) -> int:
+        return math.prod(self.seen.image_shape)
