@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import plain, timing, wasserstein
 from benchmarks.problems import Problem, of_the_quick_book
-from wdlg.attacks import IDLG, WDLG, Start, reconstruct_each
+from wdlg.attacks import IDLG, WDLG, Optimised, Start, reconstruct_each
 
 BATCH = 64
 

@@ -17,7 +17,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 
 from benchmarks.problems import Problem
-from wdlg.attacks import reconstruct_each
+from wdlg.attacks import Optimised, reconstruct_each
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,11 @@ def test_starts_with_and_without_a_shared_network_run_together():
 def test_what_the_caller_holds_is_not_changed():
     whole = start(6)
     kept = [tensor.clone() for tensor in whole.observation.gradient.tensors()]
-    dummies, weights = whole.dummy_images.clone(), whole.observation.parameters.weights[0].clone()
+    dummies, weights = whole.dummy_images.clone(), whole.observation.parameters.tensors[0].clone()
     gathered(replace(DLG, evaluations=5, stop_loss=0.5), [whole], 2)
     assert all(map(torch.equal, kept, whole.observation.gradient.tensors()))
     assert torch.equal(dummies, whole.dummy_images)
-    assert torch.equal(weights, whole.observation.parameters.weights[0])
+    assert torch.equal(weights, whole.observation.parameters.tensors[0])
 
 
 def test_interruption_accounts_for_every_attack_of_the_start_in_hand():

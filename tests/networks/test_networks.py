@@ -64,7 +64,7 @@ def test_initial_weights_are_uniform_and_decided_by_the_generator():
     first = network.initial_parameters(50, generator=torch.Generator().manual_seed(1))
     again = network.initial_parameters(50, generator=torch.Generator().manual_seed(1))
     values = torch.cat([tensor.flatten() for tensor in first.tensors])
-    assert all(torch.equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.tensors, again.tensors, strict=True))
     assert values.abs().max() <= 0.5
     # Standard deviation of U(-1/2, 1/2), with four standard errors of room.
     assert abs(values.std() - 12**-0.5) < 4 * 12**-0.5 / len(values) ** 0.5

@@ -25,7 +25,7 @@ def test_the_seed_decides_images_networks_and_dummies(digits, seed):
     design = Design(networks=2, images=2, seed=seed)
     first, second = draw(digits, design), draw(digits, design)
     assert same(first, second)
-    assert torch.equal(first.parameters.weights[0], second.parameters.weights[0])
+    assert torch.equal(first.parameters.tensors[0], second.parameters.tensors[0])
     assert not same(first, draw(digits, Design(networks=2, images=2, seed=seed + 1)))
 
 
@@ -34,7 +34,7 @@ def test_a_larger_study_begins_with_the_smaller_one(digits):
     large = draw(digits, Design(networks=4, images=3))
     assert torch.equal(large.truth[:6], small.truth)
     assert torch.equal(large.dummy_images[:6], small.dummy_images)
-    assert torch.equal(large.parameters.weights[1][:2], small.parameters.weights[1])
+    assert torch.equal(large.parameters.tensors[2][:2], small.parameters.tensors[2])
 
 
 def test_observations_hold_the_gradient_of_each_case_in_its_own_network(digits):
@@ -106,7 +106,7 @@ def test_impossible_designs_are_refused_by_name(name, value):
 
 def test_every_case_has_its_own_dummy_and_every_network_its_own_weights(digits):
     cases = draw(digits, Design(networks=3, images=2))
-    for drawn in (cases.dummy_images, cases.dummy_labels, cases.parameters.weights[0]):
+    for drawn in (cases.dummy_images, cases.dummy_labels, cases.parameters.tensors[0]):
         assert len({tuple(one.flatten().tolist()) for one in drawn}) == len(drawn)
     assert len(set(cases.image_index.tolist())) == len(cases)
     pixels = draw(digits, Design(networks=40, images=2)).dummy_images.flatten()

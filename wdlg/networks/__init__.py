@@ -1,7 +1,26 @@
-"""The networks under attack: the LeNet of DLG and iDLG, and any torch module; weights are held apart."""
+"""The networks under attack: LeNet, other registered ones, and any torch module; weights are held apart."""
 
-from wdlg.networks.base import Network, Parameters, require_fitting
-from wdlg.networks.lenet import ACTIVATIONS, LeNet
+from wdlg.networks.activations import ACTIVATIONS
+from wdlg.networks.base import Network, Parameters, mean_of_gradients, require_fitting
+from wdlg.networks.convnet import ConvNet
+from wdlg.networks.initial import DISTRIBUTIONS
+from wdlg.networks.lenet import LeNet
 from wdlg.networks.module import ModuleNetwork
+from wdlg.networks.registry import NETWORKS, Architecture, architecture
+from wdlg.networks.resnet import ResNet
 
-__all__ = ["ACTIVATIONS", "LeNet", "ModuleNetwork", "Network", "Parameters", "require_fitting"]
+__all__ = [
+    "ACTIVATIONS",
+    "DISTRIBUTIONS",
+    "NETWORKS",
+    "Architecture",
+    "ConvNet",
+    "LeNet",
+    "ModuleNetwork",
+    "Network",
+    "Parameters",
+    "ResNet",
+    "architecture",
+    "mean_of_gradients",
+    "require_fitting",
+]

@@ -40,21 +40,16 @@ class Architecture(Protocol):
 
 
 class Weights(Protocol):
-    """What they need of its weights, ``wdlg.networks.lenet.Parameters``."""
+    """What they need of its weights, ``wdlg.networks.lenet.LayerWeights``."""
 
     def __len__(self) -> int: ...
 
-    @property
-    def weights(self) -> tuple[Tensor, ...]: ...
-
-    @property
-    def biases(self) -> tuple[Tensor, ...]: ...
+    matrices: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    output_layer: OutputLayer
 
     @property
     def with_biases(self) -> tuple[Tensor, ...]: ...
-
-    @property
-    def output_layer(self) -> OutputLayer: ...
 
 
 class CompiledPass(torch.autograd.Function):
@@ -62,10 +57,10 @@ class CompiledPass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, target: Tensor, network: Architecture, parameters: Weights
+        ctx: Any, images: Tensor, target: Tensor, network: Architecture, weights: Weights
     ) -> tuple[Tensor, ...]:
         count = len(images)
-        matrices = [as_array(matrix) for matrix in parameters.with_biases]
+        matrices = [as_array(matrix) for matrix in weights.with_biases]
         shapes = [_shape(layer) for layer in network.convolutions]
         activation = ACTIVATION_NUMBERS[network.activation]
 
@@ -76,16 +71,16 @@ class CompiledPass(torch.autograd.Function):
             loops.sums(hidden[-1], matrix, shape, output)
             hidden.append(network.activate(torch.from_numpy(output)).numpy())
         features = torch.from_numpy(_channels_last(hidden[-1]).reshape(count, -1))
-        if len(parameters) > 1:
+        if len(weights) > 1:
             probabilities, error, above = (like.new_empty(like.shape) for like in (target, target, features))
             output_layer.errors(
-                *map(as_array, (features, parameters.weights[-1], parameters.biases[-1], target)),
+                *map(as_array, (features, weights.matrices[-1], weights.biases[-1], target)),
                 *map(as_array, (probabilities, error, above)),
             )
         else:
-            probabilities = torch.softmax(parameters.output_layer.logits(features), dim=-1)
+            probabilities = torch.softmax(weights.output_layer.logits(features), dim=-1)
             error = probabilities - target
-            above = parameters.output_layer.times(error)
+            above = weights.output_layer.times(error)
 
         units = hidden[-1].shape[2]
         upstream = [_channels_last(as_array(above).reshape(count, units, -1))]
@@ -93,7 +88,7 @@ class CompiledPass(torch.autograd.Function):
         gradients: list[np.ndarray] = []
         for layer in reversed(range(len(shapes))):
             local.insert(0, np.empty_like(hidden[layer + 1]))
-            weight = np.empty((count, *parameters.weights[layer].shape[1:]), dtype)
+            weight = np.empty((count, *weights.matrices[layer].shape[1:]), dtype)
             bias = np.empty((count, weight.shape[1], 1), dtype)
             below = np.empty_like(hidden[layer] if layer else hidden[layer][:0])
             loops.gradients(
@@ -102,7 +97,7 @@ class CompiledPass(torch.autograd.Function):
             )  # fmt: skip
             gradients = [weight, bias, *gradients]
             upstream.insert(0, below)
-        ctx.network, ctx.parameters, ctx.shapes, ctx.activation = network, parameters, shapes, activation
+        ctx.network, ctx.weights, ctx.shapes, ctx.activation = network, weights, shapes, activation
         ctx.matrices, ctx.hidden, ctx.local, ctx.upstream = matrices, hidden, local, upstream[1:]
         ctx.probabilities = probabilities
         return (*map(torch.from_numpy, gradients), error, features)
@@ -110,7 +105,7 @@ class CompiledPass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        network, parameters, shapes, activation = ctx.network, ctx.parameters, ctx.shapes, ctx.activation
+        network, weights, shapes, activation = ctx.network, ctx.weights, ctx.shapes, ctx.activation
         matrices, hidden, local, upstream = ctx.matrices, ctx.hidden, ctx.local, ctx.upstream
         layers = len(shapes)
         probabilities = ctx.probabilities
@@ -131,16 +126,16 @@ class CompiledPass(torch.autograd.Function):
                 matrix_bar[-1], hidden_bar[-1], upstream_bar,
             )  # fmt: skip
         above = torch.from_numpy(_channels_last(upstream_bar).reshape(count, -1))
-        if len(parameters) > 1:
+        if len(weights) > 1:
             error_bar, features_bar = (
                 bar.clone(memory_format=torch.contiguous_format) for bar in (error_bar, features_bar)
             )
-            arrays = (above, error_bar, probabilities, parameters.weights[-1], features_bar)
+            arrays = (above, error_bar, probabilities, weights.matrices[-1], features_bar)
             output_layer.errors_back(*map(as_array, arrays))
         else:
-            error_bar = error_bar + parameters.output_layer.times_transposed(above)
+            error_bar = error_bar + weights.output_layer.times_transposed(above)
             logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-            features_bar = features_bar + parameters.output_layer.times(logits_bar)
+            features_bar = features_bar + weights.output_layer.times(logits_bar)
         total = _channels_last(as_array(features_bar).reshape(count, hidden[-1].shape[2], -1))
         for layer in reversed(range(layers)):
             below = np.empty_like(hidden[layer])

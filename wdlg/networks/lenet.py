@@ -8,20 +8,30 @@ matrix products, and nothing is recorded operation by operation.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from wdlg import compiled
-from wdlg.errors import InputError, require_choice, require_count, require_positive, told
-from wdlg.networks.base import Parameters, require_fitting, require_image_shape, require_parameters
+from wdlg.errors import require_choice, require_count
+from wdlg.networks.activations import ACTIVATIONS
+from wdlg.networks.base import (
+    Parameters,
+    mean_of_gradients,
+    require_fitting,
+    require_held,
+    require_image_shape,
+    require_parameters,
+)
 from wdlg.networks.convolution import KERNEL, PADDING, Convolution, patch_order, torch_order
+from wdlg.networks.initial import BOUND, Around, draw, fan_in_bound, require_distribution
 from wdlg.updates.gradient import Gradient
-
-ACTIVATIONS = ("sigmoid", "relu", "tanh")
 
 CHANNELS = 12
 STRIDES = (2, 2, 1)
@@ -40,6 +50,12 @@ class LeNet:
         classes: number of classes K, at least 2.
         activation: "sigmoid" (as DLG and iDLG), "relu" or "tanh".
     """
+
+    constants: ClassVar[Mapping[str, Any]] = {"channels": CHANNELS, "strides": STRIDES}
+    """What decides its form and is no setting."""
+
+    initial: ClassVar[str] = "uniform"
+    """The distribution of initial weights of its own papers."""
 
     image_shape: tuple[int, int, int]
     classes: int
@@ -71,32 +87,42 @@ class LeNet:
         weights.append((self.classes, self.features))
         return tuple(shape for weight in weights for shape in (weight, weight[:1]))
 
+    @property
+    def buffer_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """It has no buffers."""
+        return ()
+
     def initial_parameters(
         self,
         count: int = 1,
         *,
         generator: torch.Generator,
-        bound: float = 0.5,
+        distribution: str = "uniform",
+        bound: float = BOUND,
         dtype: torch.dtype = torch.float32,
     ) -> Parameters:
-        """Untrained networks with weights and biases U(-bound, bound), as DLG and iDLG start them.
+        """Untrained networks.
 
         Args:
             count: how many networks, N.
             generator: source of randomness.
-            bound: half width of the uniform distribution.
+            distribution: "uniform", weights and biases U(-bound, bound), as DLG and iDLG start them; or
+                "torch", U(-1/sqrt(n), 1/sqrt(n)) for weights and biases of a unit with n inputs, as
+                ``torch.nn.Conv2d`` and ``torch.nn.Linear`` start.
+            bound: half width of the uniform distribution; of no account for "torch".
             dtype: floating type of the parameters.
 
         Raises:
-            InputError: a count, a bound or a type is out of range.
+            InputError: a count, a distribution, a bound or a type is unknown or out of range.
         """
-        require_count("count", count)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"dtype is {told(dtype)}, but must be a floating type of torch.")
-        require_positive("bound", bound)
-        # Drawn in single precision always, so that a seed means the same network in every precision.
-        drawn = (torch.rand(count, *shape, generator=generator) for shape in self.parameter_shapes)
-        return Parameters(tuple(((tensor * 2 - 1) * bound).to(dtype) for tensor in drawn))
+        require_distribution(distribution, bound)
+        bounds = [bound] * len(self.parameter_shapes)
+        if distribution == "torch":
+            # A bias stands after its weight, and has the same bound.
+            weights = self.parameter_shapes[::2]
+            bounds = [fan_in_bound(inputs) for _, inputs in weights for _ in range(2)]
+        around = [Around(0, bound) for bound in bounds]
+        return Parameters(draw(self.parameter_shapes, around, count, generator=generator, dtype=dtype))
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:
@@ -112,10 +138,30 @@ class LeNet:
             InputError: parameters or images do not fit the network or each other.
         """
         require_fitting(self, parameters, images)
+        weights = parameters.derived(LayerWeights)
         hidden = images.flatten(2)
         for layer in range(len(STRIDES)):
-            _, hidden = self._layer(parameters, layer, hidden)
+            _, hidden = self._layer(weights, layer, hidden)
         return parameters.output_layer.logits(hidden.flatten(1))
+
+    def scores(self, weights: Sequence[Tensor], images: Tensor, buffers: Sequence[Tensor] = ()) -> Tensor:
+        """Class scores (N, K) of images (N, channels, height, width) in one network, for ``torch.func``.
+
+        Args:
+            weights: of ``parameter_shapes``, without the axis of networks.
+            images: the images.
+            buffers: none.
+
+        Raises:
+            InputError: another number of weights than the network has, or buffers.
+        """
+        require_held(self, weights, buffers)
+        hidden = images
+        for layer, ((channels, _, _), stride) in enumerate(zip(self.layer_inputs[:-1], STRIDES, strict=True)):
+            kernel = weights[2 * layer].unflatten(1, (channels, KERNEL, KERNEL))
+            sums = F.conv2d(hidden, kernel, weights[2 * layer + 1], stride=stride, padding=PADDING)
+            hidden = self.activate(sums)
+        return F.linear(hidden.flatten(1), weights[-2], weights[-1])
 
     def gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """Gradient of the cross-entropy with respect to every parameter, image by image.
@@ -140,14 +186,27 @@ class LeNet:
             from wdlg.networks.compiled_pass import CompiledPass
 
             passes = CompiledPass
-        *hidden, error, features = passes.apply(images, target, self, parameters)
+        *hidden, error, features = passes.apply(images, target, self, parameters.derived(LayerWeights))
         return Gradient.of_one(tuple(hidden), error, features)
 
-    def _layer(self, parameters: Parameters, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def mean_gradient(self, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
+        """Gradient of the mean cross-entropy over the N images of each of B participants.
+
+        Args:
+            parameters: 1 network that all share, or B.
+            images: (B, N, channels, height, width).
+            target: label probabilities (B, N, K).
+
+        Raises:
+            InputError: shapes, precisions or devices do not fit together.
+        """
+        return mean_of_gradients(self, parameters, images, target)
+
+    def _layer(self, weights: LayerWeights, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, places, fan_in) and activations (B, 12, places) of a convolution layer."""
         patches = self.convolutions[layer].patches(hidden)
-        matrix = parameters.in_patch_order[layer].expand(len(hidden), -1, -1)
-        bias = parameters.biases[layer][:, :, None]
+        matrix = weights.in_patch_order[layer].expand(len(hidden), -1, -1)
+        bias = weights.biases[layer][:, :, None]
         sums = torch.baddbmm(bias.expand(len(hidden), -1, 1), matrix, patches.transpose(1, 2))
         return patches, self.activate(sums)
 
@@ -183,7 +242,10 @@ class LeNet:
         require_count("number", number, at_least=0, below=len(parameters))
         layers: list[nn.Module] = []
         for (channels, _, _), stride in zip(self.layer_inputs[:-1], STRIDES, strict=True):
-            layers += [nn.Conv2d(channels, CHANNELS, KERNEL, padding=PADDING, stride=stride), self._module()]
+            layers += [
+                nn.Conv2d(channels, CHANNELS, KERNEL, padding=PADDING, stride=stride),
+                ACTIVATIONS[self.activation](),
+            ]
         module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(self.features, self.classes))
         with torch.no_grad():
             module.to(parameters.tensors[0])
@@ -191,8 +253,36 @@ class LeNet:
                 theirs.copy_(ours[number].view_as(theirs))
         return module
 
-    def _module(self) -> nn.Module:
-        return {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}[self.activation]()
+
+class LayerWeights:
+    """What LeNet makes of N networks' :class:`~wdlg.networks.base.Parameters`, layer by layer, when needed.
+
+    Attributes:
+        matrices: of all layers, (N, units, entries); of a convolution in torch's order.
+        biases: of all layers, (N, units).
+        output_layer: the last layer.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.matrices = parameters.tensors[::2]
+        self.biases = parameters.tensors[1::2]
+        self.output_layer = parameters.output_layer
+
+    def __len__(self) -> int:
+        return len(self.matrices[0])
+
+    @cached_property
+    def in_patch_order(self) -> tuple[Tensor, ...]:
+        """The convolutions' matrices with their columns in the order of the patches."""
+        return tuple(patch_order(matrix) for matrix in self.matrices[:-1])
+
+    @cached_property
+    def with_biases(self) -> tuple[Tensor, ...]:
+        """The same with the biases as a last column, for the compiled code."""
+        return tuple(
+            torch.cat((matrix, bias[:, :, None]), dim=2)
+            for matrix, bias in zip(self.in_patch_order, self.biases[:-1], strict=True)
+        )
 
 
 class _GradientPass(torch.autograd.Function):
@@ -210,18 +300,18 @@ class _GradientPass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, target: Tensor, network: LeNet, parameters: Parameters
+        ctx: Any, images: Tensor, target: Tensor, network: LeNet, weights: LayerWeights
     ) -> tuple[Tensor, ...]:
         patches, hidden = [], [images.flatten(2)]
         for layer in range(len(STRIDES)):
-            seen, activated = network._layer(parameters, layer, hidden[-1])
+            seen, activated = network._layer(weights, layer, hidden[-1])
             patches.append(seen)
             hidden.append(activated)
         features = hidden[-1].flatten(1)
-        probabilities = torch.softmax(parameters.output_layer.logits(features), dim=-1)
+        probabilities = torch.softmax(weights.output_layer.logits(features), dim=-1)
         error = probabilities - target
 
-        upstream = parameters.output_layer.times(error).view_as(hidden[-1])
+        upstream = weights.output_layer.times(error).view_as(hidden[-1])
         saved_upstream: list[Tensor] = []
         local: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -230,22 +320,22 @@ class _GradientPass(torch.autograd.Function):
             local.insert(0, upstream * network._slope(hidden[layer + 1]))
             gradients = [torch_order(local[0] @ patches[layer]), local[0].sum(2, keepdim=True), *gradients]
             if layer:
-                upstream = network.convolutions[layer].transposed(local[0], parameters.in_patch_order[layer])
-        ctx.network, ctx.parameters = network, parameters
+                upstream = network.convolutions[layer].transposed(local[0], weights.in_patch_order[layer])
+        ctx.network, ctx.weights = network, weights
         ctx.save_for_backward(probabilities, *patches, *hidden[1:], *local, *saved_upstream)
         return (*gradients, error, features)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        network, parameters = ctx.network, ctx.parameters
+        network, weights = ctx.network, ctx.weights
         layers = len(STRIDES)
         probabilities, *saved = ctx.saved_tensors
         patches, hidden, local, upstream = (saved[i * layers : (i + 1) * layers] for i in range(4))
         weight_bar = [patch_order(bar) for bar in cotangents[: 2 * layers : 2]]
         bias_bar = cotangents[1 : 2 * layers : 2]
         error_bar, features_bar = cotangents[2 * layers :]
-        matrices = parameters.in_patch_order
+        matrices = weights.in_patch_order
         count = len(probabilities)
 
         # Upwards: what the matching loss says of L, of U, and through the slope of H.
@@ -260,11 +350,11 @@ class _GradientPass(torch.autograd.Function):
             hidden_bar.append(local_bar * upstream[layer] * network._slope_change(hidden[layer]))
             upstream_bar = local_bar.mul_(network._slope(hidden[layer]))
         assert upstream_bar is not None
-        error_bar = error_bar + parameters.output_layer.times_transposed(upstream_bar.flatten(1))
+        error_bar = error_bar + weights.output_layer.times_transposed(upstream_bar.flatten(1))
 
         # Downwards: through the softmax, the output layer, and every layer's sums to the image.
         logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-        below = features_bar + parameters.output_layer.times(logits_bar)
+        below = features_bar + weights.output_layer.times(logits_bar)
         total = below.view_as(hidden[-1])
         for layer in reversed(range(layers)):
             sums_bar = (total + hidden_bar[layer]) * network._slope(hidden[layer])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from wdlg.errors import InputError, require_count, require_positive
-from wdlg.networks.base import Network, Parameters, require_batches
+from wdlg.networks.base import Network, Parameters, require_fitting_batches
 from wdlg.updates.gradient import Gradient, rows_of
 from wdlg.updates.output_layer import Dense
 
@@ -76,15 +76,17 @@ class FedAvg:
         """What is sent; see :class:`Sharing`."""
         if images.ndim == 4:
             images, target = images[:, None], target[:, None]
-        require_batches(network, parameters, images, target)
+        require_fitting_batches(network, parameters, images, target)
         if images.shape[1] % self.batch:
             raise InputError(
                 f"batch is {self.batch}, but must divide the {images.shape[1]} images of a participant."
             )
 
-        def change(weights: tuple[Tensor, ...], images: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        def change(
+            weights: tuple[Tensor, ...], buffers: tuple[Tensor, ...], images: Tensor, target: Tensor
+        ) -> tuple[Tensor, ...]:
             def loss(weights: tuple[Tensor, ...], part: slice) -> Tensor:
-                scores = network.scores(weights, images[part])
+                scores = network.scores(weights, images[part], buffers)
                 return (torch.logsumexp(scores, 1) - (target[part] * scores).sum(1)).mean()
 
             total: tuple[Tensor, ...] = tuple(torch.zeros_like(tensor) for tensor in weights)
@@ -96,7 +98,12 @@ class FedAvg:
             return tuple(sum_ / self.steps for sum_ in total)
 
         own = 0 if len(parameters) > 1 or len(images) == 1 else None
-        tensors = parameters.tensors if own == 0 else tuple(tensor[0] for tensor in parameters.tensors)
-        *hidden, weight, bias = vmap(change, in_dims=(own, 0, 0))(tensors, images, target)
+        tensors, buffers = (
+            held if own == 0 else tuple(tensor[0] for tensor in held)
+            for held in (parameters.tensors, parameters.buffers)
+        )
+        *hidden, weight, bias = vmap(change, in_dims=(own, own if buffers else None, 0, 0))(
+            tensors, buffers, images, target
+        )
         rows = tuple(tensor.reshape(len(images), *rows_of(tensor.shape[1:])) for tensor in hidden)
         return Gradient(rows, Dense.of(weight, bias))

@@ -63,15 +63,6 @@ class Gradient(Rows):
         """Every tensor that is held, hidden layers first."""
         return [*self.hidden, *vars(self.output).values()]
 
-    def mean_over(self, images: int) -> Gradient:
-        """The mean of each ``images`` gradients that follow each other: B of them of images B * images."""
-        if images == 1:
-            return self
-        assert isinstance(self.output, Product)
-        hidden = tuple(tensor.unflatten(0, (-1, images)).mean(1) for tensor in self.hidden)
-        error, features = (part.unflatten(0, (-1, images)) for part in vars(self.output).values())
-        return Gradient(hidden, Products(error / images, features))
-
     def as_sent(self) -> Gradient:
         """The same values as whoever receives them has them: without a graph, and a sum only as a sum."""
         sent = self.detach()
