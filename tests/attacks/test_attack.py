@@ -156,9 +156,9 @@ def test_ctrl_c_keeps_what_there_is():
     assert torch.isfinite(result.loss).all()
 
 
-def test_the_attacker_is_shown_nothing_but_network_parameters_and_gradient():
+def test_the_attacker_is_shown_the_gradient_what_it_was_taken_of_and_how_and_nothing_else():
     fields = {field.name for field in dataclasses.fields(Observation)}
-    assert fields == {"network", "parameters", "gradient"}
+    assert fields == {"network", "parameters", "gradient", "sharing", "images"}
 
 
 def test_observers_cannot_change_the_attack():

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdlg.attacks import labels
+from wdlg.attacks.labels import BiasMin, BiasSign, Joint, RowSum
 from wdlg.errors import InputError
 from wdlg.networks import LeNet
+from wdlg.sharing import FedSGD
 from wdlg.updates import Gradient
 from wdlg.updates.output_layer import Dense, Product
 
@@ -23,7 +25,7 @@ def shared_gradient(activation, seed, label, classes=6):
 
 @given(st.sampled_from(["sigmoid", "relu", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
 def test_bias_sign_finds_the_label_under_every_activation(activation, seed, label):
-    assert labels.recover("bias_sign", shared_gradient(activation, seed, label)).tolist() == [label]
+    assert BiasSign()(shared_gradient(activation, seed, label)).tolist() == [label]
 
 
 @given(st.sampled_from(["sigmoid", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
@@ -31,7 +33,7 @@ def test_row_sum_finds_the_label_exactly_when_the_features_sum_to_a_positive_num
     gradient = shared_gradient(activation, seed, label)
     found = labels.row_sum(gradient.last_weight).tolist() == [label]
     assert found == bool(gradient.output.features.sum() > 0)
-    assert labels.label_rule("row_sum")(gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
+    assert RowSum()(gradient).tolist() == labels.row_sum(gradient.last_weight).tolist()
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
@@ -62,13 +64,16 @@ def test_a_gradient_that_is_not_finite_is_refused(value):
 
 def test_steps_differ_by_the_width_of_the_last_hidden_layer():
     sizes = {"classes": 100, "features": 768}
-    assert labels.label_rule("row_sum").steps(**sizes) == 768 * labels.label_rule("bias_sign").steps(**sizes)
-    assert labels.label_rule("joint").steps(**sizes) is None
+    assert RowSum().steps(**sizes) == 768 * BiasSign().steps(**sizes)
+    assert Joint().steps(**sizes) is None
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(InputError, match="^rule is 'guess'"):
-        labels.label_rule("guess").steps(classes=2, features=2)
+    with pytest.raises(InputError, match="^label_rule is 'guess', but must be one of bias_sign, "):
+        labels.label_rule("guess")
+    for stranger in (BiasSign, labels.bias_sign, None):
+        with pytest.raises(InputError, match="^label_rule is .* but must be a rule of wdlg.attacks.labels"):
+            labels.label_rule(stranger)
 
 
 @pytest.mark.parametrize(
@@ -103,20 +108,43 @@ def test_a_rule_by_name_reads_what_the_rule_itself_reads():
     features = torch.rand(3, 5, generator=stream) * torch.tensor([[1.0], [-1.0], [1.0]])
     for output in (Product(error, features), Dense(error, features, torch.randn(3, 4, 5, generator=stream))):
         gradient = Gradient((), output)
-        assert labels.label_rule("bias_sign")(gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
-        assert labels.label_rule("bias_min")(gradient).tolist() == [2, 3, 0]
-        assert torch.equal(labels.label_rule("row_sum")(gradient), labels.row_sum(gradient.last_weight))
+        assert BiasSign()(gradient).tolist() == [labels.UNDECIDED, 3, labels.UNDECIDED]
+        assert BiasMin()(gradient).tolist() == [2, 3, 0]
+        assert torch.equal(RowSum()(gradient), labels.row_sum(gradient.last_weight))
 
 
 def test_the_rule_that_optimises_the_label_reads_none():
-    with pytest.raises(InputError, match="^rule is 'joint'"):
-        labels.recover("joint", shared_gradient("sigmoid", 0, 0))
+    assert Joint().joint
+    assert Joint()(shared_gradient("sigmoid", 0, 0)).tolist() == [labels.UNDECIDED]
+
+
+def test_rules_for_several_images_name_each_label_once_and_say_when_they_cannot():
+    bias = torch.tensor([[0.4, -0.3, -0.4, 0.3], [0.4, -0.3, -0.4, -0.1], [0.4, 0.1, -0.6, 0.1]])
+    gradient = Gradient((), Dense.of(bias[:, :, None] * torch.ones(3, 1, 5), bias))
+    undecided = [labels.UNDECIDED] * 2
+    assert BiasSign()(gradient, 2).tolist() == [[1, 2], undecided, undecided]
+    for rule in (BiasMin(), RowSum()):
+        assert rule(gradient, 2).tolist() == [[1, 2], [1, 2], undecided]
+    assert Joint()(gradient, 2).tolist() == [undecided] * 3
+    assert BiasMin()(gradient, 5).tolist() == [[labels.UNDECIDED] * 5] * 3
+
+
+@given(st.integers(0, 2**31), st.permutations(range(6)))
+def test_labels_of_several_images_are_read_off_the_mean_gradient_of_an_untrained_network(seed, order):
+    """With small weights probabilities are near 1/K, and their sum less the labels has N negative entries."""
+    network = LeNet((1, 8, 8), 6)
+    stream = torch.Generator().manual_seed(seed)
+    parameters = network.initial_parameters(generator=stream, bound=0.1, dtype=torch.float64)
+    images = torch.rand(1, 3, 1, 8, 8, generator=stream, dtype=torch.float64)
+    target = F.one_hot(torch.tensor([order[:3]]), 6).double()
+    sent = FedSGD()(network, parameters, images, target).as_sent()
+    assert BiasSign()(sent, 3).tolist() == [sorted(order[:3])]
 
 
 def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
     counts = {rule: labels.label_rule(rule).steps(classes=2, features=1) for rule in labels.RULES}
     assert counts == {"bias_sign": 2, "bias_min": 2, "row_sum": 2, "joint": None}
     with pytest.raises(InputError, match="^classes is 1"):
-        labels.label_rule("bias_sign").steps(classes=1, features=1)
+        BiasSign().steps(classes=1, features=1)
     with pytest.raises(InputError, match="^features is 0"):
-        labels.label_rule("bias_sign").steps(classes=2, features=0)
+        BiasSign().steps(classes=2, features=0)

@@ -168,7 +168,7 @@ class _Engine:
         self.objective_of = objective_of
         self.optimizer = optimizer
         self.endings = endings
-        self.waiting = Waiting(starts)
+        self.waiting = Waiting(starts, self._look_at)
         self.observers = observers
         self.batch_size = batch_size
         self.ended: list[tuple[Tensor, Reconstruction]] = []
@@ -188,8 +188,8 @@ class _Engine:
             if slots is not None:
                 self._interrupt(slots)
             for number, start in self.waiting.rest_of_the_start():
-                objective = self._objective(start)
-                self._end_unbegun(number, start, objective.labels(start.observation), Status.INTERRUPTED)
+                labels = self.objective.labels(start.observation)
+                self._end_unbegun(number, start, labels, Status.INTERRUPTED)
             yield from self._emit()
 
     def _emit(self) -> Iterator[tuple[Tensor, Reconstruction]]:
@@ -198,12 +198,11 @@ class _Engine:
 
     # Attacks come in.
 
-    def _objective(self, start: Start) -> Objective:
-        """What is minimised, the same for all starts."""
+    def _look_at(self, start: Start) -> None:
+        """The first start tells what is minimised, and all must fit that."""
         if not hasattr(self, "objective"):
             self.objective = self.objective_of(start.observation)
         self.objective.require_dummies(start)
-        return self.objective
 
     def _begin(self, room: int) -> _Slots | None:
         """Up to ``room`` waiting attacks before their first evaluation; None if none can begin."""
@@ -221,7 +220,7 @@ class _Engine:
 
     def _before_the_first(self, number: Tensor, start: Start) -> _Slots | None:
         """Attacks that begin; those for which no label is found end here."""
-        objective = self._objective(start)
+        objective = self.objective
         labels = objective.labels(start.observation)
         if not objective.label_rule.joint:
             decided = (labels != UNDECIDED).view(len(labels), -1).all(1)

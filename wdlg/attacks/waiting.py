@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,10 +11,16 @@ from wdlg.attacks.base import Start
 
 
 class Waiting:
-    """The attacks of many starts, which are looked at one after the other, and never kept."""
+    """The attacks of many starts, which are looked at one after the other, and never kept.
 
-    def __init__(self, starts: Iterable[Start]) -> None:
+    Args:
+        starts: where attacks come from.
+        look_at: called with each start before an attack is taken from it; raises if it cannot be used.
+    """
+
+    def __init__(self, starts: Iterable[Start], look_at: Callable[[Start], object]) -> None:
         self._starts = iter(starts)
+        self._look_at = look_at
         self._in_hand: Start | None = None
         self._taken = 0  # of the start in hand
         self._begun = 0  # of all starts
@@ -34,6 +40,8 @@ class Waiting:
     def _load(self) -> Start | None:
         if self._in_hand is None:
             self._in_hand, self._taken = next(self._starts, None), 0
+            if self._in_hand is not None:
+                self._look_at(self._in_hand)
         return self._in_hand
 
     def _next(self, start: Start, room: int) -> tuple[Tensor, Start]:

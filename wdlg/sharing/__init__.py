@@ -1,1 +1,5 @@
-"""How a gradient is shared: the defences that change it before it is sent."""
+"""How a participant shares what it has learnt: of one or several images, in one step or many, and defended."""
+
+from wdlg.sharing.federated import FedAvg, FedSGD, Sharing
+
+__all__ = ["FedAvg", "FedSGD", "Sharing"]
