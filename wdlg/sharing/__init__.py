@@ -1,4 +1,4 @@
-"""How a participant shares what it has learnt: of one or several images, in one step or many, and defended."""
+"""How a participant shares what it learnt of one or several images: in one step or many, and defended."""
 
 from wdlg.sharing.federated import FedAvg, FedSGD, Sharing
 
