@@ -15,7 +15,7 @@ from tqdm import tqdm
 from wdlg.attacks import labels
 from wdlg.data import Sample
 from wdlg.errors import require_choice, require_count
-from wdlg.networks.initial import BOUND
+from wdlg.networks.initial import BOUND, DISTRIBUTIONS
 from wdlg.networks.registry import Architecture, architecture
 from wdlg.sharing import defences
 from wdlg.sharing.defences import Defence
@@ -73,6 +73,8 @@ def compare_rules(
     precision = {"float32": torch.float32, "float64": torch.float64}[
         require_choice("dtype", dtype, ("float32", "float64"))
     ]
+    if initial is not None:
+        require_choice("initial", initial, DISTRIBUTIONS)
     height, width, channels = sample.images.shape[1:]
     form = architecture(network)
     drawn = form.build(

@@ -329,7 +329,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         for key in ("activation", "initial", "classes")
         if key in given
     }
-    form = _network(where, given)
+    form = _network(where, given, datasets)
     cells: list[Cell] = []
     for network, dataset in itertools.product(firsts, datasets):
         design = Design(
@@ -359,28 +359,34 @@ def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
         optional=("network", "initial", "defences"),
     )
     gradients = require_count(f"{where}.gradients", given["gradients"])
-    form, initial = _network(where, given), given.get("initial")
+    datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
+    form, initial = _network(where, given, datasets), given.get("initial")
     if initial is not None:
         require_choice(f"{where}.initial", _entry(f"{where}.initial", initial), DISTRIBUTIONS)
     return [
         LabelCell(name, dataset, activation, gradients, seed, defence, form, initial)
         for dataset, activation, defence in itertools.product(
-            _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE),
+            datasets,
             _choices(f"{where}.activations", given["activations"], ACTIVATIONS),
             _defences(where, given),
         )
     ]
 
 
-def _network(where: str, given: Mapping[str, Any]) -> Architecture:
-    """The architecture of a part, by its name or with settings."""
+def _network(where: str, given: Mapping[str, Any], datasets: Sequence[str]) -> Architecture:
+    """The architecture of a part, by its name or with settings, if it takes the images of the data sets."""
     described = given.get("network", "lenet")
     at = f"{where}.network"
     if isinstance(described, Mapping):
         described = _table(at, described, required=("name",))
         described = {key: _entry(f"{at}.{key}", value) for key, value in described.items()}
     try:
-        return architecture(described)
+        form = architecture(described)
+        for name in datasets:
+            entry = data.CATALOGUE[name]
+            height, width, channels = entry.shape
+            form.build((channels, height, width), entry.num_classes)
+        return form
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
