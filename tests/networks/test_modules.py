@@ -11,7 +11,7 @@ from torch import nn
 
 from wdlg.attacks import IDLG, METHODS, Observation, Status, reconstruct
 from wdlg.errors import InputError
-from wdlg.networks import ACTIVATIONS, LeNet, ModuleNetwork, Parameters, ResNet
+from wdlg.networks import ACTIVATIONS, ConvNet, LeNet, ModuleNetwork, Parameters, ResNet, module_checks
 from wdlg.networks.functional import MODES
 
 TYPE = {"dtype": torch.float64}
@@ -419,3 +419,19 @@ def test_a_number_as_parameter_and_an_unused_one_have_gradients_too():
     assert shapes[:2] == [(2, 1, 1), (2, 2, 2)]
     assert (gradient.hidden[0] != 0).all()
     assert (gradient.hidden[1] == 0).all()
+
+
+def test_a_module_that_leaves_noise_of_the_image_in_single_precision_is_not_refused_for_it():
+    # Eight layers of sigmoids between a pixel and the scores: of the second derivative only rounding is left.
+    deep = ConvNet((1, 28, 28), 10, "sigmoid", width=4)
+    parameters = deep.initial_parameters(generator=torch.Generator().manual_seed(0))
+    module = deep._module().to_empty(device="cpu")
+    with torch.no_grad():
+        for theirs, ours in (
+            *zip(module.parameters(), parameters.tensors, strict=True),
+            *zip(module.buffers(), parameters.buffers, strict=True),
+        ):
+            theirs.copy_(ours[0])
+    network = ModuleNetwork(module, (1, 28, 28))
+    first, second = module_checks._missed_by_autograd(network, network._attacked, network.parameters())
+    assert first < 1e-3 < second
