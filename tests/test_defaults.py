@@ -12,8 +12,10 @@ from wdlg.attacks import base as attack
 from wdlg.losses import PseudoHuber, SlicedWasserstein, SquaredEuclidean, Wasserstein
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.losses.wasserstein import wdca
+from wdlg.networks import Architecture, ConvNet, LeNet, ResNet, architecture
 from wdlg.optimizers import LBFGS, Adam, GradientDescent
 from wdlg.optimizers.lbfgs import CURVATURE_LIMIT
+from wdlg.study import Design, compare_rules
 
 
 def defaults(function):
@@ -64,6 +66,23 @@ def test_algorithm_2_has_the_same_defaults_alone_and_in_the_loss():
     assert defaults(wdca) == ours
     assert defaults(sinkhorn_plan) == ours
     assert defaults(unrolled_sinkhorn_plan) == {name: ours[name] for name in ("eps", "max_iterations")}
+
+
+def test_designs_and_label_comparisons_are_of_the_lenet_of_dlg_unless_they_name_another_network():
+    for settings in (vars(Design()), defaults(compare_rules)):
+        assert architecture(settings["network"]) == Architecture("lenet")
+        assert (settings["activation"], settings["initial"]) == (None, None)
+    lenet, convnet, resnet = map(architecture, ("lenet", "convnet", "resnet"))
+    assert (lenet.activation(None), lenet.initial(None)) == ("sigmoid", "uniform")
+    for other in (convnet, resnet):
+        assert (other.activation(None), other.initial(None)) == ("relu", "torch")
+    assert LeNet((1, 8, 8), 4) == LeNet((1, 8, 8), 4, activation="sigmoid")
+    drawing = defaults(LeNet.initial_parameters)
+    assert (drawing["distribution"], drawing["bound"]) == ("uniform", 0.5)
+    assert defaults(compare_rules)["bound"] == 0.5
+    assert defaults(ConvNet.initial_parameters)["distribution"] == "torch"
+    assert ConvNet((3, 32, 32), 10) == ConvNet((3, 32, 32), 10, "relu", width=64, mode="evaluation")
+    assert ResNet((3, 32, 32), 10) == ResNet((3, 32, 32), 10, "relu", width=16, blocks=1, mode="evaluation")
 
 
 def test_other_losses_have_the_defaults_that_they_document():

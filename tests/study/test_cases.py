@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wdlg.attacks import IDLG, with_settings
 from wdlg.errors import InputError
+from wdlg.networks import Architecture, LeNet, ResNet
 from wdlg.sharing.defences import Noise
-from wdlg.study import Design, draw
+from wdlg.study import Design, draw, run_paired
 
 
 def same(first, second):
@@ -88,7 +90,10 @@ def test_a_chosen_image_outside_the_pool_or_the_classes_is_refused(digits):
         ("images", -1),
         ("images", 1.5),
         ("seed", -1),
+        ("network", "vgg"),
+        ("network", {"width": 3}),
         ("activation", "elu"),
+        ("initial", "normal"),
         ("classes", 1),
         ("classes", "3"),
         ("first_image", -1),
@@ -113,3 +118,47 @@ def test_every_case_has_its_own_dummy_and_every_network_its_own_weights(digits):
     # N(0, 1), with four standard errors of room.
     assert abs(pixels.mean()) < 4 / len(pixels) ** 0.5
     assert abs(pixels.std() - 1) < 4 / (2 * len(pixels)) ** 0.5
+
+
+def test_another_network_meets_the_same_images_and_dummies(digits):
+    lenets = draw(digits, Design(networks=2, images=2))
+    cases = draw(digits, Design(networks=2, images=2, network={"name": "resnet", "width": 4}))
+    assert same(cases, lenets)
+    assert (lenets.network, cases.network) == (LeNet((1, 8, 8), 10), ResNet((1, 8, 8), 10, width=4))
+    assert len(cases.parameters.buffers) == len(cases.network.buffer_shapes) > 0
+    second = cases.select(torch.tensor([2, 3]))
+    assert all(map(torch.equal, second.parameters.buffers, (one[1:] for one in cases.parameters.buffers)))
+
+
+@pytest.mark.parametrize("network", ["lenet", "resnet"])
+def test_initial_weights_are_of_the_named_distribution_and_without_a_name_the_architectures_own(
+    digits, network
+):
+    def largest(initial):
+        parameters = draw(digits, Design(network=network, initial=initial, networks=1)).parameters
+        return parameters.tensors[-2].abs().max()
+
+    torch_bound = draw(digits, Design(network=network)).network.features ** -0.5
+    assert 0.9 * torch_bound < largest("torch") <= torch_bound
+    assert 0.45 < largest("uniform") <= 0.5
+    assert largest(None) == largest({"lenet": "uniform", "resnet": "torch"}[network])
+
+
+def test_a_design_says_the_same_by_a_name_a_table_and_an_architecture():
+    designs = {
+        Design(network="resnet"),
+        Design(network={"name": "resnet", "width": 16}),
+        Design(network=Architecture("resnet")),
+    }
+    assert len(designs) == 1
+    assert Design() == Design(network="lenet")
+
+
+def test_an_attack_runs_on_a_residual_network_in_both_modes(digits):
+    attack = with_settings(IDLG, evaluations=30)
+    for mode in ("evaluation", "training"):
+        network = {"name": "resnet", "width": 4, "mode": mode}
+        cases = draw(digits, Design(networks=2, images=1, network=network, activation="tanh"))
+        records = run_paired(cases, [attack]).records
+        assert (records["loss"] < records["trace_loss"].map(lambda trace: trace[0])).all()
+        assert (records["loss_at_truth"] == 0).all()

@@ -33,11 +33,27 @@ def test_the_same_seed_gives_the_same_table(digits):
     assert first.equals(second)
 
 
+def test_another_network_and_other_weights_are_compared_by_name(digits):
+    for settings in (
+        {"network": {"name": "resnet", "width": 4}},
+        {"network": "resnet", "activation": "tanh", "initial": "uniform"},
+        {"initial": "torch"},
+    ):
+        summary = summarise(compare_rules(digits, images=10, **settings))
+        assert summary["bias_sign"]["accuracy"] == 1
+    # After ReLU no feature is negative, which is what iDLG's rule needs.
+    resnet = summarise(compare_rules(digits, images=10, network="resnet"))
+    assert resnet["row_sum"]["accuracy"] == 1
+    assert resnet["row_sum"]["steps"] == 10 * (4 * 16)
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
         ({"images": 0}, "images"),
         ({"images": 1, "activation": "elu"}, "activation"),
+        ({"images": 1, "network": "vgg"}, "network"),
+        ({"images": 1, "initial": "normal"}, "initial"),
         ({"images": 1, "dtype": "half"}, "dtype"),
     ],
 )

@@ -13,6 +13,7 @@ from small_study import CONTENT, small_study
 from wdlg.attacks import DLG, IDLG, WDLG, Optimised, with_settings
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
+from wdlg.networks import ResNet
 from wdlg.optimizers import Adam, GradientDescent
 from wdlg.study import draw, schema, specification
 from wdlg.study.specification import build_attack, describe_attack, from_mapping, load
@@ -100,6 +101,15 @@ def _with(value, *path):
         (_with([], "parts", "rates", "learning_rates"), r"^parts.rates.learning_rates is \[\]"),
         (_with(0, "parts", "labels", "gradients"), "^parts.labels.gradients is 0"),
         (_with(["gelu"], "parts", "labels", "activations"), "^parts.labels.activations is 'gelu'"),
+        (_with("vgg", "parts", "main", "network"), "^parts.main: network is 'vgg'"),
+        (_with({"width": 3}, "parts", "main", "network"), "^parts.main.network has no 'name'"),
+        (
+            _with({"name": "resnet", "depth": 3}, "parts", "labels", "network"),
+            "^parts.labels: network has the setting 'depth', but allowed are width, blocks, mode",
+        ),
+        (_with("convnet", "parts", "main", "network"), r"^parts.main: image_shape is \(1, 8, 8\)"),
+        (_with("normal", "parts", "main", "initial"), "^initial is 'normal'"),
+        (_with("normal", "parts", "labels", "initial"), "^parts.labels.initial is 'normal'"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(content, message):
@@ -365,6 +375,36 @@ def test_settings_with_nothing_left_out_stay_as_they_are():
     for cell in (*small_study().cells, *from_mapping(DEFENDED).cells):
         settings = json.loads(json.dumps(cell.settings()))
         assert schema.complete(settings) == settings
+
+
+def test_a_part_names_its_network_and_weights_and_records_carry_every_setting(digits):
+    content = _with({"name": "resnet", "width": 4}, "parts", "main", "network")
+    content["parts"]["main"]["initial"] = "uniform"
+    content["parts"]["labels"] |= {"datasets": ["mnist"], "network": "convnet", "initial": "uniform"}
+    study = from_mapping(content)
+    cell, labels = study.part("main")[0], study.part("labels")[0]
+    assert draw(digits, cell.design).network == ResNet((1, 8, 8), 10, width=4)
+    settings = cell.settings()
+    assert settings["network"] == {
+        **{"name": "resnet", "width": 4, "blocks": 1, "mode": "evaluation", "strides": (1, 2, 2)},
+        "bound": 0.5,
+    }
+    assert (settings["design"]["activation"], settings["design"]["initial"]) == ("relu", "uniform")
+    assert (labels.settings()["network"]["name"], labels.settings()["initial"]) == ("convnet", "uniform")
+    for one in (cell, labels):
+        through_json = json.loads(json.dumps(one.settings()))
+        assert schema.complete(through_json) == through_json
+
+
+def test_records_from_before_networks_had_names_are_of_lenets_with_uniform_weights():
+    for cell in (small_study().part("main")[0], small_study().part("labels")[0]):
+        settings = json.loads(json.dumps(cell.settings()))
+        older = copy.deepcopy(settings)
+        older["network"] = {"channels": 12, "strides": [2, 2, 1], "bound": 0.5}
+        del older.get("design", older)["initial"]
+        assert schema.complete(older) == settings
+        del older["network"]
+        assert schema.complete(older) == settings
 
 
 def test_every_cell_can_be_a_key():

@@ -64,7 +64,7 @@ def draw(
     generator: torch.Generator,
     dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:
-    """Tensors (count, *shape) of these shapes, one after another from the generator.
+    """Tensors of these shapes with a leading axis of networks, one after another from the generator.
 
     Args:
         shapes: of one network's tensors.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import torch  # noqa: F401  # for the example
 from torch import nn
 
 from wdlg.errors import InputError, require_choice, told
@@ -40,6 +39,7 @@ class ModuleNetwork(TorchNetwork):
             numbers, changes what it holds, or cannot be differentiated by ``torch.func``; or the mode is
             unknown.
 
+    >>> import torch
     >>> module = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), nn.Linear(12, 10))
     >>> network = ModuleNetwork(module, (1, 8, 8))
     >>> target = torch.eye(10)[[3]]

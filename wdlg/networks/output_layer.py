@@ -13,7 +13,9 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 """For a few rows times a large matrix. torch's ``@`` is Intel's MKL, which runs at half speed on processors
 of other makers; oneDNN, with which torch computes convolutions, does not, is faster for few rows, and faster
-still with a matrix that it may keep in an order of its own."""
+still with a matrix that it may keep in an order of its own. torch has no public way to the same: a matrix
+given to ``torch.nn.functional.linear`` by ``to_mkldnn`` rounds a single row otherwise, and is slower for
+small ones, since rows are brought there and back. So private names are used, where torch has them."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ change when the study grows, and every method meets the same cases (paired compa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor
 from wdlg.attacks.base import Observation
 from wdlg.data import Sample
 from wdlg.errors import InputError, require_choice, require_count, told
-from wdlg.networks.base import Parameters
-from wdlg.networks.lenet import ACTIVATIONS, LeNet
+from wdlg.networks.activations import ACTIVATIONS
+from wdlg.networks.base import Network, Parameters
+from wdlg.networks.initial import DISTRIBUTIONS
+from wdlg.networks.registry import Architecture, architecture
 from wdlg.sharing.defences import Defence
 
 POOLS = ("all", "development", "final")
@@ -43,7 +47,14 @@ class Design:
         networks: untrained networks that are drawn.
         images: private images for each network; the next network goes on to the next images.
         seed: decides networks, images and dummies.
-        activation: of the networks, see :class:`~wdlg.networks.lenet.LeNet`.
+        network: the architecture: a name in ``wdlg.networks.NETWORKS``, a table of a name and settings such
+            as ``{"name": "convnet", "width": 16}``, or an
+            :class:`~wdlg.networks.registry.Architecture`, which it then is.
+        activation: of the networks, "sigmoid", "relu" or "tanh"; None for the architecture's own, sigmoid for
+            a LeNet.
+        initial: the distribution of their weights, "uniform" or "torch", see
+            :meth:`~wdlg.networks.base.Network.initial_parameters`; None for the architecture's own, uniform
+            for a LeNet.
         classes: output units of the networks; None for the data set's own number. With fewer, only images
             with a label below it are used.
         first_image: None draws the order of the images from the seed; a number takes those images of the
@@ -56,13 +67,15 @@ class Design:
             nothing. Its random numbers belong to the case: the same for every strength of a defence.
 
     Raises:
-        InputError: a count is out of range, or activation, pool or defence is unknown.
+        InputError: a count is out of range, or network, activation, initial, pool or defence is unknown.
     """
 
     networks: int = 10
     images: int = 1
     seed: int = 0
-    activation: str = "sigmoid"
+    network: str | Mapping[str, Any] | Architecture = "lenet"
+    activation: str | None = None
+    initial: str | None = None
     classes: int | None = None
     first_image: int | None = None
     first_network: int = 0
@@ -73,7 +86,11 @@ class Design:
         require_count("networks", self.networks)
         require_count("images", self.images)
         require_count("seed", self.seed, at_least=0)
-        require_choice("activation", self.activation, ACTIVATIONS)
+        object.__setattr__(self, "network", architecture(self.network))
+        if self.activation is not None:
+            require_choice("activation", self.activation, ACTIVATIONS)
+        if self.initial is not None:
+            require_choice("initial", self.initial, DISTRIBUTIONS)
         if self.classes is not None:
             require_count("classes", self.classes, at_least=2)
         if self.first_image is not None:
@@ -86,6 +103,11 @@ class Design:
                 f"defence is {told(self.defence)}, but must be None or a defence with its settings, such as "
                 "Noise(0.01)."
             )
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network, whichever way it was given."""
+        return architecture(self.network)
 
 
 @dataclass(frozen=True)
@@ -106,7 +128,7 @@ class Cases:
     """
 
     dataset: str
-    network: LeNet
+    network: Network
     parameters: Parameters
     network_index: Tensor
     image_index: Tensor
@@ -161,8 +183,8 @@ def draw(sample: Sample, design: Design) -> Cases:
     """The cases of a design on a sample of images.
 
     Raises:
-        InputError: no image of the pool has a label below ``classes``, or ``first_image`` is beyond the
-            sample, outside the pool, or has another label.
+        InputError: no image of the pool has a label below ``classes``; ``first_image`` is beyond the sample,
+            outside the pool, or has another label; or the images are too small for the network.
     """
     total = design.networks * design.images
     classes = sample.num_classes if design.classes is None else design.classes
@@ -188,10 +210,13 @@ def draw(sample: Sample, design: Design) -> Cases:
     image_index = order[(first_case + torch.arange(total)) % len(order)]
     labels = torch.from_numpy(sample.labels)[image_index]
     height, width, channels = sample.images.shape[1:]
-    network = LeNet((channels, height, width), classes, design.activation)
+    network = design.architecture.build((channels, height, width), classes, design.activation)
+    distribution = design.architecture.initial(design.initial)
     parameters = Parameters.join(
         [
-            network.initial_parameters(generator=generator(design.seed, "network", number))
+            network.initial_parameters(
+                generator=generator(design.seed, "network", number), distribution=distribution
+            )
             for number in range(design.first_network, design.first_network + design.networks)
         ]
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,7 +15,8 @@ from tqdm import tqdm
 from wdlg.attacks import labels
 from wdlg.data import Sample
 from wdlg.errors import require_choice, require_count
-from wdlg.networks.lenet import LeNet
+from wdlg.networks.initial import BOUND, DISTRIBUTIONS
+from wdlg.networks.registry import Architecture, architecture
 from wdlg.sharing import defences
 from wdlg.sharing.defences import Defence
 from wdlg.study.cases import generator
@@ -34,10 +36,12 @@ def compare_rules(
     sample: Sample,
     *,
     images: int,
-    activation: str = "sigmoid",
+    network: str | Mapping[str, Any] | Architecture = "lenet",
+    activation: str | None = None,
+    initial: str | None = None,
     seed: int = 0,
     classes: int | None = None,
-    bound: float = 0.5,
+    bound: float = BOUND,
     dtype: str = "float32",
     rules: Sequence[str] = ("bias_sign", "row_sum"),
     defence: Defence | None = None,
@@ -48,7 +52,7 @@ def compare_rules(
     Args:
         sample: private images; the draw goes round again when it asks for more than there are.
         images: how many gradients.
-        activation: of the networks.
+        network, activation, initial: of the networks, as in :class:`~wdlg.study.Design`.
         seed: decides images and networks.
         classes: output units; None for the sample's own number.
         bound: half width of the uniform initial weights.
@@ -69,18 +73,26 @@ def compare_rules(
     precision = {"float32": torch.float32, "float64": torch.float64}[
         require_choice("dtype", dtype, ("float32", "float64"))
     ]
+    if initial is not None:
+        require_choice("initial", initial, DISTRIBUTIONS)
     height, width, channels = sample.images.shape[1:]
-    network = LeNet((channels, height, width), sample.num_classes if classes is None else classes, activation)
+    form = architecture(network)
+    drawn = form.build(
+        (channels, height, width), sample.num_classes if classes is None else classes, activation
+    )
     order = torch.randperm(len(sample), generator=generator(seed, "image order"))
     rows = []
     for number in tqdm(range(images), desc=sample.name, unit="gradient", disable=not progress):
         image = int(order[number % len(order)])
         truth = int(sample.labels[image])
-        parameters = network.initial_parameters(
-            generator=generator(seed, "network", number), bound=bound, dtype=precision
+        parameters = drawn.initial_parameters(
+            generator=generator(seed, "network", number),
+            distribution=form.initial(initial),
+            bound=bound,
+            dtype=precision,
         )
-        target = F.one_hot(torch.tensor([truth]), network.classes).to(precision)
-        gradient = network.gradient(parameters, sample.tensor([image], dtype=precision), target)
+        target = F.one_hot(torch.tensor([truth]), drawn.classes).to(precision)
+        gradient = drawn.gradient(parameters, sample.tensor([image], dtype=precision), target)
         price: dict[str, float] = {}
         if defence is not None:
             exact, gradient = gradient, defence(gradient, [generator(seed, "defence", number)])
@@ -98,9 +110,7 @@ def compare_rules(
                     "label_recovered": label,
                     "correct": label == truth,
                     "undecided": label == labels.UNDECIDED,
-                    "steps": labels.label_rule(name).steps(
-                        classes=network.classes, features=network.features
-                    ),
+                    "steps": labels.label_rule(name).steps(classes=drawn.classes, features=drawn.features),
                     "seconds": _shortest(rule, read),
                     "largest_bias_gradient": gradient.bias.abs().max().item(),
                     **price,

@@ -192,7 +192,9 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
             return compare_rules(
                 sample,
                 images=cell.gradients,
+                network=cell.network,
                 activation=cell.activation,
+                initial=cell.initial,
                 seed=cell.seed,
                 rules=cell.rules,
                 defence=cell.defence,

@@ -63,13 +63,16 @@ DESIGN = {
     "images": 1,
     "seed": 0,
     "activation": "sigmoid",
+    "initial": "uniform",
     "classes": None,
     "first_image": None,
     "first_network": 0,
     "pool": "all",
     "defence": None,
 }
-NETWORK = {"channels": 12, "strides": [2, 2, 1], "bound": 0.5}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "lenet": {"channels": 12, "strides": [2, 2, 1], "bound": 0.5},
+}
 STREAMS = {"network": 0, "image order": 1, "dummy": 2, "defence": 3}
 RECORDED = {
     "divergence": 1e6,
@@ -105,17 +108,24 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError, TypeError: these are no settings of records.
     """
-    common = {"network": NETWORK, "streams": STREAMS}
+    # Before networks had names, all were LeNets.
+    network = {"name": "lenet", **settings.get("network", {})}
+    network = {**NETWORKS.get(network["name"], {}), **network}
     if settings["kind"] == "labels":
         rules = ["bias_sign", "bias_min", "row_sum"] if settings.get("defence") else ["bias_sign", "row_sum"]
-        return {**common, "defence": None, "rules": rules, "dtype": "float32", **settings}
+        return {
+            **{"streams": STREAMS, "initial": "uniform", "defence": None, "rules": rules, "dtype": "float32"},
+            **settings,
+            "network": network,
+        }
     attack = {**ATTACK, **settings["attack"]}
     for field, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
         attack[field] = {**known.get(attack[field]["name"], {}), **attack[field]}
     return {
-        **common,
+        "streams": STREAMS,
         "recorded": RECORDED,
         **settings,
+        "network": network,
         "attack": attack,
         "design": {**DESIGN, **settings["design"]},
     }

@@ -2,7 +2,8 @@
 
 A study file is YAML: a name, a seed, attacks by name, and parts. A part of attacks is a grid of data sets x
 attacks x learning rates x defences x networks; a part of labels is a grid of data sets x activations x
-defences. Each point of a grid is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
+defences. Either has one architecture, a LeNet unless the part names another ``network``. Each point of a grid
+is a :class:`Cell`, computed and stored on its own (:mod:`wdlg.study.store`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from wdlg.attacks.labels import ANALYTIC
 from wdlg.attacks.optimised import Optimised, with_settings
 from wdlg.errors import InputError, require_choice, require_count, require_positive
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
-from wdlg.networks.lenet import ACTIVATIONS, CHANNELS, STRIDES, LeNet
+from wdlg.networks.activations import ACTIVATIONS
+from wdlg.networks.initial import BOUND, DISTRIBUTIONS
+from wdlg.networks.registry import Architecture, architecture
 from wdlg.sharing.defences import DEFENCES, Defence, describe
 from wdlg.study import schema, study_file
 from wdlg.study.cases import DEVELOPMENT_EVERY, POOLS, STREAMS, Design
@@ -112,12 +115,20 @@ class AttackCell:
 
     def settings(self) -> dict[str, Any]:
         """All that decides the records, for JSON; see :func:`_constants` for what no study file chooses."""
+        form = self.design.architecture
+        design = _fields(self.design)
+        del design["network"]  # which stands beside the design
         return {
             "kind": self.kind,
             "dataset": self.dataset,
             "attack": describe_attack(self.attack),
-            "design": {**_fields(self.design), "defence": _described(self.design.defence)},
-            **_constants(bound=_default(LeNet.initial_parameters, "bound")),
+            "design": {
+                **design,
+                "activation": form.activation(self.design.activation),
+                "initial": form.initial(self.design.initial),
+                "defence": _described(self.design.defence),
+            },
+            **_constants(form, bound=BOUND),
             "recorded": {
                 "divergence": DIVERGENCE,
                 "explosion": EXPLOSION,
@@ -141,6 +152,8 @@ class LabelCell:
         gradients: how many.
         seed: decides images and networks.
         defence: what is done to each gradient before it is sent; None for nothing.
+        network: the architecture.
+        initial: the distribution of the networks' weights; None for the architecture's own.
     """
 
     kind: ClassVar[str] = "labels"
@@ -150,6 +163,8 @@ class LabelCell:
     gradients: int
     seed: int
     defence: Defence | None = None
+    network: Architecture = Architecture("lenet")  # noqa: RUF009  # frozen
+    initial: str | None = None
 
     @property
     def path(self) -> Path:
@@ -187,10 +202,11 @@ class LabelCell:
         return {
             "kind": self.kind,
             **settings,
+            "initial": self.network.initial(self.initial),
             "defence": _described(self.defence),
             "rules": self.rules,
             "dtype": _default(compare_rules, "dtype"),
-            **_constants(bound=_default(compare_rules, "bound")),
+            **_constants(self.network, bound=_default(compare_rules, "bound")),
         }
 
 
@@ -289,7 +305,10 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         where,
         part,
         required=("datasets", "attacks", "networks", "images", "evaluations"),
-        optional=("learning_rates", "optimizer", "activation", "classes", "networks_a_cell", "defences"),
+        optional=(
+            *("learning_rates", "optimizer", "network", "activation", "initial", "classes"),
+            *("networks_a_cell", "defences"),
+        ),
     )
     rates: Sequence[float | None] = [None]
     if "learning_rates" in given:
@@ -305,7 +324,12 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
     count = len(firsts) * len(datasets) * len(chosen) * len(rates) * len(defences)
     if count > MOST_CELLS:
         raise InputError(f"{where} has {count:,} cells, but must have at most {MOST_CELLS:,}.")
-    choices = {key: _entry(f"{where}.{key}", given[key]) for key in ("activation", "classes") if key in given}
+    choices = {
+        key: _entry(f"{where}.{key}", given[key])
+        for key in ("activation", "initial", "classes")
+        if key in given
+    }
+    form = _network(where, given, datasets)
     cells: list[Cell] = []
     for network, dataset in itertools.product(firsts, datasets):
         design = Design(
@@ -314,6 +338,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
             seed=seed,
             first_network=network,
             pool=pool,
+            network=form,
             **choices,
         )
         for attack_name, rate, defence in itertools.product(chosen, rates, defences):
@@ -327,16 +352,43 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
 
 def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
     where = f"parts.{name}"
-    given = _table(where, part, required=("datasets", "activations", "gradients"), optional=("defences",))
+    given = _table(
+        where,
+        part,
+        required=("datasets", "activations", "gradients"),
+        optional=("network", "initial", "defences"),
+    )
     gradients = require_count(f"{where}.gradients", given["gradients"])
+    datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
+    form, initial = _network(where, given, datasets), given.get("initial")
+    if initial is not None:
+        require_choice(f"{where}.initial", _entry(f"{where}.initial", initial), DISTRIBUTIONS)
     return [
-        LabelCell(name, dataset, activation, gradients, seed, defence)
+        LabelCell(name, dataset, activation, gradients, seed, defence, form, initial)
         for dataset, activation, defence in itertools.product(
-            _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE),
+            datasets,
             _choices(f"{where}.activations", given["activations"], ACTIVATIONS),
             _defences(where, given),
         )
     ]
+
+
+def _network(where: str, given: Mapping[str, Any], datasets: Sequence[str]) -> Architecture:
+    """The architecture of a part, by its name or with settings, if it takes the images of the data sets."""
+    described = given.get("network", "lenet")
+    at = f"{where}.network"
+    if isinstance(described, Mapping):
+        described = _table(at, described, required=("name",))
+        described = {key: _entry(f"{at}.{key}", value) for key, value in described.items()}
+    try:
+        form = architecture(described)
+        for name in datasets:
+            entry = data.CATALOGUE[name]
+            height, width, channels = entry.shape
+            form.build((channels, height, width), entry.num_classes)
+        return form
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _defences(where: str, given: Mapping[str, Any]) -> list[Defence | None]:
@@ -353,15 +405,16 @@ def _described(defence: Defence | None) -> dict[str, Any] | None:
     return None if defence is None else describe(defence)
 
 
-def _constants(*, bound: float) -> dict[str, Any]:
-    """What decides the records and no study file chooses: numbers that have a name in the code.
+def _constants(form: Architecture, *, bound: float) -> dict[str, Any]:
+    """The network, and what decides the records and no study file chooses: numbers with a name in the code.
 
     What the code does with them is told by the revision in a record's provenance.
 
     Args:
+        form: the architecture.
         bound: half width of the uniform initial weights.
     """
-    return {"network": {"channels": CHANNELS, "strides": STRIDES, "bound": bound}, "streams": STREAMS}
+    return {"network": {**form.describe(), "bound": bound}, "streams": STREAMS}
 
 
 def _default(function: Callable[..., Any], argument: str) -> Any:
