@@ -8,6 +8,7 @@ infinite MSE and stays in every table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,12 @@ EXPLOSION = 10.0
 SUCCESS_THRESHOLDS = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
 """The MSE values of iDLG's Figure 1. Examples, not a definition of privacy."""
 
+SUCCESS = SUCCESS_THRESHOLDS[0]
+"""An attack recovered its image if its last MSE is below this, the loosest of the thresholds."""
+
+SUCCESS_TITLE = f"MSE < {SUCCESS:g}"
+"""What tables and figures call it."""
+
 SSIM_WINDOW = 7
 """Side of the window in pixels over which SSIM compares."""
 
@@ -38,6 +45,18 @@ def mse(images: Tensor, truth: Tensor) -> Tensor:
     _require_images(images, truth)
     error = (images - truth).square().flatten(1).mean(1)
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def recovered(error: Any) -> Any:
+    """Whether an MSE is below :data:`SUCCESS`; so is none that is not a number.
+
+    Args:
+        error: one, or a column, array or tensor of them.
+
+    >>> recovered(0.002), recovered(float("nan"))
+    (True, False)
+    """
+    return error < SUCCESS
 
 
 def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
@@ -182,7 +201,7 @@ class MSETrace:
 
 
 def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
-    """When each attack first had an MSE below the loosest of ``SUCCESS_THRESHOLDS``; NaN for never.
+    """When each attack first had an MSE below ``SUCCESS``; NaN for never.
 
     Args:
         mse_trace: MSE of every evaluation (B, E), NaN after an attack's end.
@@ -191,7 +210,7 @@ def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
     Returns:
         Columns evaluations_to_success and iterations_to_success, counted from 0.
     """
-    below = mse_trace < SUCCESS_THRESHOLDS[0]
+    below = recovered(mse_trace)
     place = below.int().argmax(1)
     iteration = iteration_trace.gather(1, place[:, None])[:, 0]
     ever = below.any(1).numpy()

@@ -136,23 +136,11 @@ class Store:
         Raises:
             InputError: the folder cannot be written to, or the disk is full.
         """
-        metadata = {
-            "schema": SCHEMA,
-            "settings": cell.settings(),
-            "sample": sample,
-            "wall_seconds": round(wall_seconds, 3),
-            **provenance(),
-            "digest": NO_DIGEST,
-        }
-        table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
-        sink = io.BytesIO()
-        # Without Arrow's own schema, a reader finds all metadata in one place.
-        with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
-        content = sink.getvalue()
-        digest = hashlib.sha256(content).hexdigest()
-        self._put(cell.path, content.replace(NO_DIGEST.encode(), digest.encode()))
+        self.put(cell, as_file(cell, records, wall_seconds=wall_seconds, sample=sample))
+
+    def put(self, cell: Cell, content: bytes) -> None:
+        """Store a file of :func:`as_file`, as :meth:`write` does."""
+        self._put(cell.path, content)
 
     def read(self, cell: Cell) -> pd.DataFrame:
         """The records of a cell that is done, with its part and group in front."""
@@ -288,6 +276,34 @@ class Store:
             raise InputError(
                 f"--store is {str(self.folder)!r}, but cannot be {done} ({error.strerror or error})."
             ) from None
+
+
+def as_file(cell: Cell, records: pd.DataFrame, *, wall_seconds: float, sample: str) -> bytes:
+    """The file of a cell: its records, with the settings, the provenance and the digest as metadata.
+
+    Args:
+        cell: whose.
+        records: one row for each attack.
+        wall_seconds: that the cell took.
+        sample: digest of the images, see :meth:`wdlg.data.Sample.digest`.
+    """
+    metadata = {
+        "schema": SCHEMA,
+        "settings": cell.settings(),
+        "sample": sample,
+        "wall_seconds": round(wall_seconds, 3),
+        **provenance(),
+        "digest": NO_DIGEST,
+    }
+    table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
+    sink = io.BytesIO()
+    # Without Arrow's own schema, a reader finds all metadata in one place.
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
+    content = sink.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(NO_DIGEST.encode(), digest.encode())
 
 
 def as_frame(held: Iterable[Held]) -> pd.DataFrame:
