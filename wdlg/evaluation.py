@@ -8,17 +8,18 @@ infinite MSE and stays in every table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from wdlg.attacks.base import Reconstruction, Status
 from wdlg.errors import InputError
 from wdlg.shapes import require_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXPLOSION = 10.0
 """A run exploded if its last loss or MSE is not finite or exceeds this multiple of its start."""
@@ -65,6 +66,8 @@ def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
     Raises:
         InputError: the shapes differ, or the truth is not within [0, 1].
     """
+    from skimage.metrics import peak_signal_noise_ratio
+
     with np.errstate(divide="ignore"):
         return np.array(
             [
@@ -79,6 +82,8 @@ def ssim(images: Tensor, truth: Tensor) -> np.ndarray:
 
     NaN for images with a side below 7 pixels, on which no window fits.
     """
+    from skimage.metrics import structural_similarity
+
     if min(truth.shape[-2:]) < SSIM_WINDOW:
         return np.full(len(truth), np.nan)
     return np.array(
@@ -131,6 +136,8 @@ def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, star
     Raises:
         InputError: shapes or counts differ, or the truth is not within [0, 1].
     """
+    import pandas as pd
+
     reconstruction = reconstruction.to("cpu")
     _require_images(reconstruction.images, truth)
     _require_images(start, truth)
@@ -210,6 +217,8 @@ def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
     Returns:
         Columns evaluations_to_success and iterations_to_success, counted from 0.
     """
+    import pandas as pd
+
     below = recovered(mse_trace)
     place = below.int().argmax(1)
     iteration = iteration_trace.gather(1, place[:, None])[:, 0]

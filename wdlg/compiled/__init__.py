@@ -71,6 +71,9 @@ def one_blas_thread() -> AbstractContextManager[None]:
 @contextmanager
 def _one_for_blas() -> Iterator[None]:
     libraries = _blas()
+    if all(library.num_threads == 1 for library in libraries.lib_controllers):
+        yield
+        return
     _let_go(libraries)
     limit = libraries.limit(limits=1)
     try:

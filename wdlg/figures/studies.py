@@ -50,10 +50,10 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
 
 
 def success_by_rate(table: pd.DataFrame) -> Figure:
-    """Share of runs that recovered the image at each learning rate, with 95 % intervals; a panel an optimiser.
+    """Share of runs that recovered the image at each learning rate, with 95 % intervals.
 
     Args:
-        table: records with optimizer, learning_rate, method, network and mse.
+        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser.
     """
     if not len(table):
         return empty()

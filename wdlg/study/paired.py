@@ -8,10 +8,9 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -25,11 +24,11 @@ from wdlg.study.executors import do_all
 from wdlg.study.records import record
 from wdlg.threads import one_torch_thread
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SHARE_ABOVE_CLASSES = 500
 """With more classes than this, a network's output layer is large: its images form a batch that shares it."""
-
-
-Part = tuple[pd.DataFrame, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def run_paired(
             not ascend; a count out of range; an executor that is none.
         KeyboardInterrupt: the user stopped the run.
     """
+    import pandas as pd
+
     attacks = _with_names_that_differ(attacks)
     snapshot_iterations = _ascending(snapshot_iterations)
     require_count("batch_size", batch_size)
@@ -97,7 +98,7 @@ def run_paired(
     flat: list[Any] = [None] * len(runs)
     with tqdm(desc=cases.dataset, total=len(runs), unit="group", disable=not progress or here) as bar:
 
-        def finished(place: int, part: Part) -> None:
+        def finished(place: int, part: tuple[pd.DataFrame, np.ndarray, np.ndarray]) -> None:
             flat[place] = part
             bar.update()
 
@@ -171,7 +172,7 @@ def _run(
     device: str,
     here: bool,
     progress: bool,
-) -> Part:
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Records, last images and snapshots of one attack on one group; alone in the process, or one of many."""
     with ExitStack() as limits:
         if not here:

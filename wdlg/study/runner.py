@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -32,6 +32,9 @@ from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, r
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.store import State, Store, as_file, provenance
 from wdlg.threads import one_torch_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run(
@@ -181,13 +184,13 @@ def compute_file(cell: Cell, data_dir: Path, store: Store | None) -> tuple[int, 
     records = compute(cell, sample)
     content = as_file(cell, records, wall_seconds=time.perf_counter() - started, sample=sample.digest())
     if store is None:
-        return _successes(records), content
+        return _successes(dict(records)), content
     store.put(cell, content)
-    return _successes(records), None
+    return _successes(dict(records)), None
 
 
-def _successes(records: pd.DataFrame) -> int:
-    """Attacks that recovered the image, or gradients of which WDLG's rule read the label."""
+def _successes(records: Mapping[str, Any]) -> int:
+    """Attacks that recovered the image, or gradients of which WDLG's rule read the label, of columns."""
     if "mse" in records:
         return int(recovered(records["mse"]).sum())
     return int((records["correct"] & (records["rule"] == "bias_sign")).sum())
@@ -279,7 +282,7 @@ def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
             columns = ("correct", "rule") if isinstance(cell, LabelCell) else ("mse",)
             seconds[cell.group].append(held.metadata["wall_seconds"])
             attacks[cell.group] += cell.attacks
-            successes[cell.group] += _successes(held.table(columns).to_pandas())
+            successes[cell.group] += _successes(held.columns(columns))
         elif held.state is not State.MISSING:
             remarks.append(f"{cell.path} {held.state.value}.")
     remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]

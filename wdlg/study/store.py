@@ -21,9 +21,9 @@ from enum import Enum
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -31,6 +31,9 @@ from filelock import FileLock, Timeout
 from wdlg.errors import InputError
 from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
 from wdlg.study.specification import Cell, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA_KEY = b"wdlg"
 
@@ -76,6 +79,17 @@ class Held:
         """The records of a cell that is done, one row for each attack; of these columns, or of all."""
         assert self.file is not None
         return self.file.read(columns=columns).replace_schema_metadata(None)
+
+    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Some columns of the records of a cell that is done, by name.
+
+        Arrow's own arrays would load pandas, which takes longer than all the rest.
+        """
+        table = self.table(names)
+        return {
+            name: np.array(table[name].to_pylist(), dtype=table[name].type.to_pandas_dtype())
+            for name in names
+        }
 
 
 @dataclass(frozen=True)
@@ -308,6 +322,8 @@ def as_file(cell: Cell, records: pd.DataFrame, *, wall_seconds: float, sample: s
 
 def as_frame(held: Iterable[Held]) -> pd.DataFrame:
     """The records of cells that are done as one table, each with its part and group in front."""
+    import pandas as pd
+
     tables = []
     for one in held:
         table = one.table()

@@ -202,12 +202,11 @@ def from_store(study: Study, store: Store, *, command: str | None = None) -> lis
         command: that repeats the measurements; None for that of a study in ``studies``.
     """
     command = command or f"wdlg study run studies/{study.name}.yaml"
-    rates = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
-    labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
     cells: dict[str, list[Cell]] = {
         table: [cell for part in parts for cell in study.part(part)]
         for table, parts in rules()["parts"].items()
     }
-    cells |= {"rates": rates, "labels": labels}
+    cells["rates"] = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
+    cells["labels"] = [cell for cell in study.cells if isinstance(cell, LabelCell)]
     tables = {table: store.read_all(found) for table, found in cells.items()}
     return ledger(Records(**tables), command=command, study=study.name)
