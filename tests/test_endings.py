@@ -141,5 +141,13 @@ def test_where_nothing_can_be_said_the_exit_code_still_tells_of_a_mistake(tmp_pa
     assert run(">/dev/full 2>/dev/full", tmp_path, "work") == (2, "")
 
 
+@needs_full_device
+@pytest.mark.parametrize("argument", ["wrok", "work --no-such-option"])
+def test_a_usage_error_that_cannot_be_told_is_a_mistake_all_the_same(argument, tmp_path):
+    code, _ = run("2>/dev/full", tmp_path, argument)
+    assert code == 2
+    assert not (tmp_path / "begun").exists()
+
+
 def test_wdlg_itself_ends_like_this():
     assert isinstance(main, PoliteGroup)

@@ -228,6 +228,7 @@ def test_a_value_at_a_bound_has_neither_exploded_nor_succeeded(monkeypatch):
     images[1, 0, 0, 0] = 2.25
     images[2] = 0.5
     monkeypatch.setattr(evaluation, "SUCCESS_THRESHOLDS", (0.25,))
+    monkeypatch.setattr(evaluation, "SUCCESS", 0.25)
     result = reconstruction(images, loss=torch.tensor([10.0, 1.0, 10.5]), first_loss=torch.ones(3))
     records = evaluate(result, truth, torch.arange(3), start)
     assert records["mse"].tolist()[::2] == [2.5, 0.25]

@@ -117,6 +117,17 @@ def test_a_figure_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_failure_without_the_systems_words_has_its_own(tmp_path, monkeypatch):
+    figure = figures.method_diagram()
+
+    def fail(*arguments, **settings):
+        raise OSError("image is too large to encode")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(InputError, match=r"writing it failed \(image is too large to encode\)\.$"):
+        figures.save(figure, tmp_path / "method.png")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="must be a place one can write to"):
         figures.save(figures.method_diagram(), tmp_path / "no" / "method.png")

@@ -8,22 +8,30 @@ infinite MSE and stays in every table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from wdlg.attacks.base import Reconstruction, Status
 from wdlg.errors import InputError
 from wdlg.shapes import require_tensor
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 EXPLOSION = 10.0
 """A run exploded if its last loss or MSE is not finite or exceeds this multiple of its start."""
 
 SUCCESS_THRESHOLDS = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
 """The MSE values of iDLG's Figure 1. Examples, not a definition of privacy."""
+
+SUCCESS = SUCCESS_THRESHOLDS[0]
+"""An attack recovered its image if its last MSE is below this, the loosest of the thresholds."""
+
+SUCCESS_TITLE = f"MSE < {SUCCESS:g}"
+"""What tables and figures call it."""
 
 SSIM_WINDOW = 7
 """Side of the window in pixels over which SSIM compares."""
@@ -40,12 +48,26 @@ def mse(images: Tensor, truth: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
+def recovered(error: Any) -> Any:
+    """Whether an MSE is below :data:`SUCCESS`; so is none that is not a number.
+
+    Args:
+        error: one, or a column, array or tensor of them.
+
+    >>> recovered(0.002), recovered(float("nan"))
+    (True, False)
+    """
+    return error < SUCCESS
+
+
 def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, (B,), of images clamped to [0, 1]; infinite for equal images.
 
     Raises:
         InputError: the shapes differ, or the truth is not within [0, 1].
     """
+    from skimage.metrics import peak_signal_noise_ratio
+
     with np.errstate(divide="ignore"):
         return np.array(
             [
@@ -60,6 +82,8 @@ def ssim(images: Tensor, truth: Tensor) -> np.ndarray:
 
     NaN for images with a side below 7 pixels, on which no window fits.
     """
+    from skimage.metrics import structural_similarity
+
     if min(truth.shape[-2:]) < SSIM_WINDOW:
         return np.full(len(truth), np.nan)
     return np.array(
@@ -112,6 +136,8 @@ def evaluate(reconstruction: Reconstruction, truth: Tensor, labels: Tensor, star
     Raises:
         InputError: shapes or counts differ, or the truth is not within [0, 1].
     """
+    import pandas as pd
+
     reconstruction = reconstruction.to("cpu")
     _require_images(reconstruction.images, truth)
     _require_images(start, truth)
@@ -182,7 +208,7 @@ class MSETrace:
 
 
 def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
-    """When each attack first had an MSE below the loosest of ``SUCCESS_THRESHOLDS``; NaN for never.
+    """When each attack first had an MSE below ``SUCCESS``; NaN for never.
 
     Args:
         mse_trace: MSE of every evaluation (B, E), NaN after an attack's end.
@@ -191,7 +217,9 @@ def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
     Returns:
         Columns evaluations_to_success and iterations_to_success, counted from 0.
     """
-    below = mse_trace < SUCCESS_THRESHOLDS[0]
+    import pandas as pd
+
+    below = recovered(mse_trace)
     place = below.int().argmax(1)
     iteration = iteration_trace.gather(1, place[:, None])[:, 0]
     ever = below.any(1).numpy()

@@ -93,6 +93,24 @@ def test_executions_are_those_that_papermill_finished(tmp_path):
     }
 
 
+@pytest.mark.parametrize("use", [pages.executions, lambda folder: pages.measurements("latest.json", folder)])
+def test_a_folder_that_is_a_number_is_refused_by_its_name(use):
+    with pytest.raises(InputError, match=r"^folder is 3, but must be a text\.$"):
+        use(3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "of", "said"),
+    [
+        (["1 % (a)", "2 % (b)"], {"a": 1, "b": 2, "c": 3}, "1 % (a), 2 % (b)"),
+        ([], {"a": 1}, "none"),
+        ([], {}, pages.NOT_MEASURED),
+    ],
+)
+def test_where_nothing_is_to_be_named_a_page_says_none_only_if_it_was_measured(texts, of, said):
+    assert str(pages.listed(texts, of=of)) == said
+
+
 def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():
     report, attacks = pages.last_audit()
     assert report["study"] == "paper"

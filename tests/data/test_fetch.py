@@ -11,6 +11,7 @@ import socket
 import struct
 import tarfile
 import threading
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -175,7 +176,9 @@ def lfw(server, monkeypatch):
         address = server.add(f"/{filename}", content)
         return module.RemoteFileMetadata(filename, address, hashlib.sha256(content).hexdigest())
 
-    monkeypatch.setattr(module, "ARCHIVE", remote("lfw.tgz", archive))
+    address, sha256 = server.add("/lfw.tgz", archive), hashlib.sha256(archive).hexdigest()
+    module_of_fetch = import_module("wdlg.data.fetch")  # wdlg.data.fetch itself is the function
+    monkeypatch.setattr(module_of_fetch, "LFW_ARCHIVE", module_of_fetch.Archive("lfw.tgz", address, sha256))
     monkeypatch.setattr(module, "TARGETS", (remote("pairs.txt", b"none\n"),))
     entry = dataclasses.replace(data.CATALOGUE["lfw"], num_classes=len(PEOPLE))
     monkeypatch.setitem(data.CATALOGUE, "lfw", entry)

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ import torch
 import yaml
 from small_study import CONTENT, small_study
 
+from wdlg import data
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.optimizers import LBFGS
@@ -466,6 +468,25 @@ def test_a_missing_data_set_is_reported_and_the_rest_computed(tmp_path):
     assert remarks == ["mnist is missing: its cells are left out (wdlg data fetch mnist)."]
     states = [Store(tmp_path / "store").state(cell) for cell in study.cells]
     assert states == [State.MISSING, State.MISSING, State.DONE, State.DONE]
+
+
+@pytest.mark.parametrize("damage", ["cut", "content"])
+def test_a_sample_file_that_cannot_be_read_is_refused_before_anything_is_set_aside(tmp_path, copy, damage):
+    stream = np.random.default_rng(0)
+    images = stream.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8)
+    texts = {"split": np.full(20, "test"), "source": np.full(20, "s")}
+    sample = data.Sample("mnist", images, np.arange(20) % 10, (), 10, **texts)
+    path = tmp_path / "data" / "mnist.npz"
+    data.write_sample(sample, path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2  # within the images, which are most of the file; its end lists what it holds
+    content[middle : middle + 8] = bytes(8)
+    path.write_bytes(content[:middle] if damage == "cut" else content)
+    parts = {"main": {**CONTENT["parts"]["main"], "datasets": ["mnist", "digits"]}}
+    before = contents(copy.folder)
+    with pytest.raises(InputError, match=f"^sample file {path} cannot be read"):
+        run(small_study(parts=parts), copy, data_dir=tmp_path / "data", processes=1)
+    assert contents(copy.folder) == before
 
 
 def test_an_unknown_part_is_refused(tmp_path):

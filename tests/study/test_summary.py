@@ -17,13 +17,12 @@ def records(**changes):
         "evaluations": [10, 20, 60, 40],
         "seconds": [1.0, 2.0, 3.0, 4.0],
     }
-    table = pd.DataFrame(rows | changes)
-    return table.assign(**{"below_0.01": table["mse"] < 1e-2, "below_0.001": table["mse"] < 1e-3})
+    return pd.DataFrame(rows | changes)
 
 
 def test_failed_runs_stay_in_every_count():
     row = summarise_runs(records()).set_index("method").loc["iDLG"]
-    counts = row[["runs", "MSE < 1e-2", "MSE < 1e-3", "exploded", "stalled", "labels right"]]
+    counts = row[["runs", "MSE < 0.01", "MSE < 0.001", "exploded", "stalled", "labels right"]]
     assert counts.tolist() == [3, 2, 1, 1, 1, 3]
     assert row["median MSE"] == 5e-3
     assert row["evaluations (mean)"] == 30

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wdlg.evaluation import SUCCESS
 from wdlg.study.statistics import share
 from wdlg.verdicts.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, rules
 from wdlg.verdicts.comparison import successes
@@ -107,7 +108,7 @@ def test_few_networks_leave_labels_open_unless_the_interval_lies_above():
 
 
 def test_a_run_succeeds_below_the_threshold_not_at_it():
-    bound = rules()["success_mse"]
+    bound = SUCCESS
     assert successes(runs(3, mse=[bound, np.nextafter(bound, 0), np.nan])).tolist() == [False, True, False]
 
 

@@ -1,6 +1,7 @@
 """Verdicts follow from records alone, by the rules that claims.yaml states."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_study import small_study
 
+from wdlg.study.specification import load
 from wdlg.study.statistics import paired_by_network, share
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, UNTESTABLE, VERDICTS, rules
 from wdlg.verdicts.comparison import compare_all
 from wdlg.verdicts.ledger import from_store, gain_table, ground, ledger
 from wdlg.verdicts.measures import MEASURES, Records
+
+ROOT = Path(__file__).parents[2]
 
 
 def attacks(mse, *, datasets=("mnist", "lfw"), networks=10, images=4, exploded=(), labels=1.0, **columns):
@@ -260,6 +264,25 @@ def test_entries_are_json_with_verdicts_of_the_list(tmp_path):
         assert set(content) >= {"id", "claim", "verdict", "condition", "numbers", "interval", "command"}
         assert content["verdict"] in VERDICTS
     assert 0 < rules()["level"] < 1
+
+
+def test_the_file_of_claims_says_which_parts_of_a_study_are_read(tmp_path, monkeypatch):
+    study, read = small_study(), []
+    monkeypatch.setattr(Store, "read_all", lambda _, cells: read.append(list(cells)) or pd.DataFrame())
+    monkeypatch.setitem(
+        rules(), "parts", {"attacks": ["labels", "no such part"], "second": ["rates", "main"]}
+    )
+    from_store(study, Store(tmp_path))
+    attacks, second, rates, labels = read
+    assert attacks == labels == study.part("labels")
+    assert second == study.part("rates") + study.part("main")
+    assert rates == study.part("rates")
+
+
+def test_the_parts_that_are_read_are_parts_of_the_papers_study():
+    study = load(ROOT / "studies" / "paper.yaml")
+    named = {part for parts in rules()["parts"].values() for part in parts}
+    assert named <= {cell.part for cell in study.cells}
 
 
 def test_the_gain_is_that_of_the_paired_cases():

@@ -9,7 +9,7 @@ starts with ``MISSING`` says what is not, :func:`records` is a table with all it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import yaml
 
 from wdlg import data, project
 from wdlg.errors import InputError, require_flag, require_list, require_text
+from wdlg.evaluation import recovered
 from wdlg.figures import NOT_MEASURED
 from wdlg.study.runner import run
 from wdlg.study.specification import AttackCell, Study
 from wdlg.study.specification import load as load_study
 from wdlg.study.statistics import Share, paired_by_network, share, share_by_network
 from wdlg.study.store import State, Store
-from wdlg.verdicts.claims import rules
 from wdlg.verdicts.comparison import NotMeasuredError, units_of
 from wdlg.verdicts.expectations import SETTINGS
 from wdlg.verdicts.ledger import gain_table
@@ -240,7 +240,7 @@ def sign_flip_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
         attacks: records.
         first, second: names of the methods.
     """
-    good = attacks.assign(good=attacks["mse"] < rules()["success_mse"])
+    good = attacks.assign(good=recovered(attacks["mse"]))
     cases = good.pivot_table("good", ["dataset", "network", "case"], "method", aggfunc="first")
     cases = cases.reindex(columns=[first, second]).dropna().astype(int)
     if not len(cases):
@@ -318,7 +318,11 @@ def executions(folder: str) -> pd.DataFrame:
 
     Columns: notebook, started (UTC), seconds, peak memory (MB, that of the largest process; NaN where a build
     did not measure it). A notebook that is running, or that papermill has not run, is left out.
+
+    Raises:
+        InputError: the folder is no text.
     """
+    require_text("folder", folder)
     rows = []
     for path in sorted(Path(folder).glob("*.ipynb")):
         metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
@@ -339,6 +343,8 @@ def last_audit(path: str | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
     Raises:
         InputError: it is not there.
     """
+    if path is not None:
+        require_text("path", path)
     place = project.locate("results", "audit.json") if path is None else Path(path)
     if place is None or not place.exists():
         raise InputError(f"path is {path!r}, but must be a report of `wdlg study audit --json`.")
@@ -364,6 +370,8 @@ def citation(path: str | None = None) -> str:
     Raises:
         InputError: it is not there.
     """
+    if path is not None:
+        require_text("path", path)
     place = project.locate("CITATION.cff") if path is None else Path(path)
     if place is None or not place.exists():
         raise InputError(f"path is {path!r}, but must be a CITATION.cff, as the repository has one.")
@@ -391,8 +399,10 @@ def measurements(name: str, folder: str | None = None) -> Any:
         folder: that holds it; None for the project's own.
 
     Raises:
-        InputError: it is not there.
+        InputError: it is not there, or the folder is no text.
     """
+    if folder is not None:
+        require_text("folder", folder)
     path = project.locate("benchmarks", name) if folder is None else Path(folder, name)
     if path is None or not path.exists():
         raise InputError(
@@ -401,10 +411,24 @@ def measurements(name: str, folder: str | None = None) -> Any:
     return json.loads(path.read_text())
 
 
+def listed(texts: Iterable[str], *, of: Collection[object]) -> str | NotMeasured:
+    """Texts as one, with commas; "none" if there are none, and :class:`NotMeasured` if nothing was measured.
+
+    Args:
+        texts: what holds for some of the things that were measured.
+        of: those things.
+
+    >>> listed(["a", "b"], of="abc"), listed([], of="abc"), str(listed([], of=""))
+    ('a, b', 'none', 'not measured here')
+    """
+    return (", ".join(texts) or "none") if of else NotMeasured()
+
+
 def say(**numbers: object) -> None:
     """Glue numbers so that the text of the page can quote them; outside a book build, do nothing.
 
-    An empty text, or one that quotes something that is not measured, becomes ``NOT_MEASURED``.
+    An empty text, or one that quotes something that is not measured, becomes ``NOT_MEASURED``. Where there is
+    nothing to name although all is measured, :func:`listed` says "none".
     """
     try:
         from myst_nb import glue

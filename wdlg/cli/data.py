@@ -77,7 +77,7 @@ def data_fetch(names: tuple[str, ...], images: int, seed: int, data_dir: str | N
     from wdlg import data
 
     for name in names:
-        require_choice("NAME", name, data.PAPER)
+        require_choice("NAME", name, data.FETCHED)
     require_count("--images", images)
     require_count("--seed", seed, at_least=0)
     folder = data.data_dir(data_dir)

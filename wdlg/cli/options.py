@@ -30,6 +30,11 @@ class PoliteGroup(click.Group):
     and keeps its traceback.
     """
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        # Outside of what click catches: a usage error that cannot be told, since standard error is full.
+        with _polite():
+            return super().main(*arguments, **settings)
+
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         with _polite():
             return super().make_context(*arguments, **settings)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
+
+from wdlg.threads import Shared
 
 _in_use = True
 
@@ -57,15 +59,42 @@ def turned_off() -> Iterator[None]:
         _in_use = before
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> AbstractContextManager[None]:
     """The small products of the compiled loops on this thread, whatever else the process may use.
 
     A product of 12 x 300 numbers is done before a second thread has woken up; and studies have a process on
     each core.
     """
-    with _blas().limit(limits=1, user_api="blas"):
+    return _one_blas_thread
+
+
+@contextmanager
+def _one_for_blas() -> Iterator[None]:
+    libraries = _blas()
+    if all(library.num_threads == 1 for library in libraries.lib_controllers):
         yield
+        return
+    _let_go(libraries)
+    limit = libraries.limit(limits=1)
+    try:
+        yield
+    finally:
+        _let_go(libraries)
+        limit.restore_original_limits()
+        _let_go(libraries)
+
+
+_one_blas_thread = Shared(_one_for_blas)
+
+
+def _let_go(libraries: Any) -> None:
+    """Let any thread set the numbers: threadpoolctl obeys the first that did, until that puts them back.
+
+    Here the last one puts them back, which may be another.
+    """
+    for library in libraries.lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 @cache
@@ -73,7 +102,7 @@ def _blas() -> Any:
     import scipy.linalg.cython_blas  # noqa: F401  # whose products numba calls: loaded before it is looked for
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
 def seconds_compiling() -> float:

@@ -1,6 +1,6 @@
 """Where private images come from: the catalogue, embedded images, sample files, official downloads."""
 
-from wdlg.data.catalogue import CATALOGUE, EMBEDDED, PAPER, DataSet
+from wdlg.data.catalogue import CATALOGUE, EMBEDDED, FETCHED, PAPER, DataSet
 from wdlg.data.fetch import fetch
 from wdlg.data.images import read_image
 from wdlg.data.samples import Sample, data_dir, is_present, load, read_sample, write_sample
@@ -8,6 +8,7 @@ from wdlg.data.samples import Sample, data_dir, is_present, load, read_sample, w
 __all__ = [
     "CATALOGUE",
     "EMBEDDED",
+    "FETCHED",
     "PAPER",
     "DataSet",
     "Sample",

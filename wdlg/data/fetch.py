@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from wdlg.data.catalogue import CATALOGUE, PAPER
+from wdlg.data.catalogue import CATALOGUE, FETCHED
 from wdlg.data.order import balanced_order
 from wdlg.data.samples import Sample, data_dir, write_sample
 from wdlg.data.torchvision_import import torchvision_datasets
@@ -31,6 +31,23 @@ ARCHIVES = (".gz", ".mat", ".tgz")
 SIDE = 32
 ORIGINAL_SIDE = 250
 """LFW's pictures are 250x250, and are reduced to 32x32 with antialiasing."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to download: its name on disk, where it is, and the SHA-256 of its content."""
+
+    file_name: str
+    address: str
+    sha256: str
+
+
+LFW_ARCHIVE = Archive(
+    "lfw.tgz",
+    "https://ndownloader.figshare.com/files/5976018",
+    "055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0",
+)
+"""LFW's original pictures: what scikit-learn reads, under the name by which it looks for it."""
 
 FAILURES = (
     OSError,
@@ -66,12 +83,12 @@ def fetch(
     raw_dir: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Download a data set of the paper, draw a sample spread over its classes, and write the sample file.
+    """Download a data set, draw a sample spread over its classes, and write the sample file.
 
     Finished downloads are kept in ``raw_dir``, so another draw needs no network.
 
     Args:
-        name: one of ``PAPER``.
+        name: one of ``FETCHED``.
         folder: of the sample files, see :func:`~wdlg.data.data_dir`.
         images: how many are drawn; all of them if there are fewer.
         seed: decides the draw.
@@ -84,7 +101,7 @@ def fetch(
     Raises:
         InputError: unknown data set; the download failed or is damaged; a folder cannot be written to.
     """
-    require_choice("dataset", name, PAPER)
+    require_choice("dataset", name, FETCHED)
     require_count("images", images)
     require_count("seed", seed, at_least=0)
     target = data_dir(folder) / f"{name}.npz"
@@ -178,16 +195,15 @@ def _torchvision(class_name: str, part: str, **arguments: Any) -> Callable[[Path
 def _lfw(folder: Path, progress: bool) -> _Official:
     """All pictures of LFW, the originals (not "funneled"), whole, in colour, for all people."""
     import pooch
-    from sklearn.datasets import _lfw as lfw
     from sklearn.datasets import fetch_lfw_people
 
     home = folder / "lfw_home"
     if not (home / "lfw").exists():
         # scikit-learn downloads without a bar, and does not check an archive that is there. pooch does both.
         pooch.retrieve(
-            lfw.ARCHIVE.url,
-            known_hash=lfw.ARCHIVE.checksum,
-            fname=lfw.ARCHIVE.filename,
+            LFW_ARCHIVE.address,
+            known_hash=f"sha256:{LFW_ARCHIVE.sha256}",
+            fname=LFW_ARCHIVE.file_name,
             path=home,
             progressbar=progress,
         )
@@ -214,4 +230,4 @@ _READERS: dict[str, Callable[[Path, bool], _Official]] = {
     "cifar100": _torchvision("CIFAR100", "test", train=False),
     "lfw": _lfw,
 }
-assert set(_READERS) == set(PAPER) <= set(CATALOGUE)
+assert set(_READERS) == set(FETCHED)

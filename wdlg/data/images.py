@@ -46,7 +46,7 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
         file = open_file(path)
     except OSError as error:
         raise InputError(
-            f"image {path} cannot be opened ({error.strerror}), but must be a picture file."
+            f"image {path} cannot be opened ({error.strerror or error}), but must be a picture file."
         ) from None
     # Pillow warns of large pictures, which are refused by their size, and of damaged metadata, of which only
     # the orientation is read here.

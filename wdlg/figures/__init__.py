@@ -1,4 +1,7 @@
-"""Every picture in the book: a function takes results and returns a matplotlib figure, and computes nothing.
+"""Every picture in the book: a function takes results and returns a matplotlib figure.
+
+What it draws of many runs, such as shares with their intervals, medians and bands, it computes by
+:mod:`wdlg.study.statistics`; it attacks nothing and judges nothing.
 
 One visual language: each method has a colour (Okabe and Ito's, safe for the colour-blind), a line style and
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from wdlg.evaluation import SUCCESS_TITLE
 from wdlg.figures.look import LOOKS, OTHER, Look, Picture, empty, legend_below
 
 ATTACKERS = {
@@ -109,7 +110,7 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Figure:
         shares.set(xscale="log", title=title, ylim=(-0.03, 1.04))
         shares.yaxis.set_major_formatter(PercentFormatter(1))
         likeness.set(xlabel="relative error of what is sent", ylim=(-0.03, 1.04))
-    above[0].set_ylabel("runs with MSE below 0.01")
+    above[0].set_ylabel(f"runs with {SUCCESS_TITLE}")
     below[0].set_ylabel("median SSIM")
     legend_below(figure)
     return figure

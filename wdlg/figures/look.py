@@ -97,7 +97,7 @@ def save(figure: Figure, path: Path) -> None:
         handle, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
     except OSError as error:
         raise InputError(
-            f"figure is {str(path)!r}, but must be a place one can write to ({error.strerror})."
+            f"figure is {str(path)!r}, but must be a place one can write to ({error.strerror or error})."
         ) from None
     os.close(handle)
     try:
@@ -105,6 +105,8 @@ def save(figure: Figure, path: Path) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        raise InputError(f"figure is {str(path)!r}, but writing it failed ({error.strerror}).") from None
+        raise InputError(
+            f"figure is {str(path)!r}, but writing it failed ({error.strerror or error})."
+        ) from None
     finally:
         Path(temporary).unlink(missing_ok=True)

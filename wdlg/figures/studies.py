@@ -9,14 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
+from wdlg.evaluation import SUCCESS_TITLE, recovered
 from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
 from wdlg.study.statistics import share_by_network
 
-SUCCESS = 1e-2
-
 
 def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
-    """Share of runs with an MSE below 0.01 and share that exploded, for many losses.
+    """Share of runs that recovered the image and share that exploded, for many losses.
 
     Args:
         table: records with dataset, method, network, mse and exploded.
@@ -35,10 +34,10 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
             rows = part[part["method"] == method]
             if not len(rows):
                 continue
-            good = share_by_network(rows["mse"] < SUCCESS, rows["network"])
+            good = share_by_network(recovered(rows["mse"]), rows["network"])
             bad = rows["exploded"].mean()
             axes.plot([good.low, good.high], [place] * 2, color=LOOKS["WDLG"].color, linewidth=2)
-            axes.plot(good.value, place, marker="o", color=LOOKS["WDLG"].color, label="MSE < 0.01")
+            axes.plot(good.value, place, marker="o", color=LOOKS["WDLG"].color, label=SUCCESS_TITLE)
             axes.plot(bad, place, marker="x", color=LOOKS["iDLG"].color, label="exploded", linestyle="none")
         axes.set(xlabel="share of runs", title=title, xlim=(-0.03, 1.03))
         axes.set_yticks(places, order)
@@ -51,10 +50,10 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
 
 
 def success_by_rate(table: pd.DataFrame) -> Figure:
-    """Share of runs with an MSE below 0.01 at each learning rate, with 95 % intervals; a panel per optimiser.
+    """Share of runs that recovered the image at each learning rate, with 95 % intervals.
 
     Args:
-        table: records with optimizer, learning_rate, method, network and mse.
+        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser.
     """
     if not len(table):
         return empty()
@@ -66,7 +65,7 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
         for method, rows in part.groupby("method", sort=False):
             look = LOOKS.get(str(method), OTHER)
             shares = {
-                float(rate): share_by_network(runs["mse"] < SUCCESS, runs["network"])
+                float(rate): share_by_network(recovered(runs["mse"]), runs["network"])
                 for rate, runs in rows.groupby("learning_rate")
             }
             values = np.array([one.value for one in shares.values()])
@@ -85,6 +84,6 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
             )
         axes.set(xscale="log", xlabel="learning rate", title=optimizer, ylim=(-0.03, 1.03))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].set_ylabel("runs with MSE below 0.01")
+    panels[0].set_ylabel(f"runs with {SUCCESS_TITLE}")
     legend_below(figure)
     return figure

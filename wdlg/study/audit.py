@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from wdlg import data
 from wdlg.errors import InputError, require_count
-from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
-from wdlg.study.runner import SUCCESS, compute
+from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS, recovered
+from wdlg.study.runner import compute
 from wdlg.study.specification import AttackCell, Study
 from wdlg.study.store import State, Store
 
@@ -228,7 +228,7 @@ def _calm(row: pd.Series) -> int:
 
 def _late_differences(stored: pd.Series, found: pd.Series) -> list[str]:
     differences = _different(("label_recovered",), stored, found)
-    success = [bool(side["mse"] < SUCCESS) for side in (stored, found)]
+    success = [bool(recovered(side["mse"])) for side in (stored, found)]
     if success[0] != success[1]:
         differences.append(f"mse is {stored['mse']:g}, recomputed {found['mse']:g}")
     elif all(success):

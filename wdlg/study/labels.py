@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -21,6 +20,9 @@ from wdlg.sharing import defences
 from wdlg.sharing.defences import Defence
 from wdlg.study.cases import generator
 from wdlg.updates.gradient import Gradient
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIMED_CALLS = 3
 
@@ -116,6 +118,8 @@ def compare_rules(
                     **price,
                 }
             )
+    import pandas as pd
+
     return pd.DataFrame(rows)
 
 

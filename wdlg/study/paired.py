@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from joblib import Parallel, delayed, parallel_config
 from torch import Tensor
 from tqdm import tqdm
 
 from wdlg.attacks.base import BATCH_SIZE, Attack, require_device
+from wdlg.compiled import one_blas_thread
 from wdlg.errors import InputError, require_count, told
 from wdlg.study.cases import Cases
+from wdlg.study.executors import do_all
 from wdlg.study.records import record
+from wdlg.threads import one_torch_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARE_ABOVE_CLASSES = 500
 """With more classes than this, a network's output layer is large: its images form a batch that shares it."""
@@ -49,6 +57,7 @@ def run_paired(
     snapshot_iterations: Sequence[int] = (),
     batch_size: int = BATCH_SIZE,
     processes: int = 1,
+    executor: Executor | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> Outcome:
@@ -60,30 +69,39 @@ def run_paired(
         snapshot_iterations: iterations whose images are kept, ascending from 0.
         batch_size: attacks computed together in a process.
         processes: run in as many processes with one thread each, which is the fastest use of the cores; 1
-            runs here, with torch's threads.
+            runs here, with torch's threads. The cases are split among so many.
+        executor: runs the attacks in place of the processes, with one thread each: any executor of
+            :mod:`concurrent.futures`, such as a pool of threads.
         device: where attacks compute, such as "cuda"; then take one process and a batch of hundreds.
         progress: show bars.
 
     Raises:
         InputError: this machine does not have the device; no attacks, or two of one name; iterations that do
-            not ascend; a count out of range.
+            not ascend; a count out of range; an executor that is none.
         KeyboardInterrupt: the user stopped the run.
     """
+    import pandas as pd
+
     attacks = _with_names_that_differ(attacks)
     snapshot_iterations = _ascending(snapshot_iterations)
     require_count("batch_size", batch_size)
     require_count("processes", processes)
     require_device("device", device)
     groups = [cases.select(index) for index in _groups(cases, batch_size, processes)]
+    here = executor is None and processes == 1
     runs = [
-        delayed(_run)(group, attack, snapshot_iterations, batch_size, device, progress and processes == 1)
+        (group, attack, snapshot_iterations, batch_size, device, here, progress and here)
         for attack in attacks
         for group in groups
     ]
-    with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
-        done = Parallel(return_as="generator")(runs)
-        hidden = not progress or processes == 1
-        flat = list(tqdm(done, desc=cases.dataset, total=len(runs), unit="group", disable=hidden))
+    flat: list[Any] = [None] * len(runs)
+    with tqdm(desc=cases.dataset, total=len(runs), unit="group", disable=not progress or here) as bar:
+
+        def finished(place: int, part: tuple[pd.DataFrame, np.ndarray, np.ndarray]) -> None:
+            flat[place] = part
+            bar.update()
+
+        do_all(_run, runs, executor=executor, processes=processes, then=finished)
     parts = [flat[place : place + len(groups)] for place in range(0, len(flat), len(groups))]
     records, images, snapshots = [], {}, {}
     for attack, group_parts in zip(attacks, parts, strict=True):
@@ -151,15 +169,22 @@ def _run(
     snapshot_iterations: Sequence[int],
     batch_size: int,
     device: str,
+    here: bool,
     progress: bool,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Records, last images and snapshots of one attack on one group."""
-    records, result, snapshots = record(
-        cases,
-        attack,
-        batch_size=batch_size,
-        snapshot_iterations=snapshot_iterations,
-        device=device,
-        progress=progress,
-    )
+    """Records, last images and snapshots of one attack on one group; alone in the process, or one of many."""
+    with ExitStack() as limits:
+        if not here:
+            limits.enter_context(one_torch_thread())
+            limits.enter_context(one_blas_thread())
+            # A module of torch holds the weights while it computes with them, so threads must not share one.
+            cases = replace(cases, network=copy.deepcopy(cases.network))
+        records, result, snapshots = record(
+            cases,
+            attack,
+            batch_size=batch_size,
+            snapshot_iterations=snapshot_iterations,
+            device=device,
+            progress=progress,
+        )
     return records, result.images.numpy(), snapshots.numpy()

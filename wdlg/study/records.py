@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from wdlg.attacks.run import reconstruct
 from wdlg.evaluation import MSETrace, Snapshots, evaluate, first_success
 from wdlg.sharing import defences
 from wdlg.study.cases import Cases
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRACE_POINTS = 80
 """Points of a stored trace, on a log grid of evaluations."""
@@ -58,6 +61,8 @@ def record(
         InputError: this machine does not have the device.
         KeyboardInterrupt: the user stopped the run.
     """
+    import pandas as pd
+
     trace = MSETrace(cases.truth, attack.evaluations)
     snapshots = Snapshots(snapshot_iterations, cases.dummy_images)
     observation = cases.observation()

@@ -1,40 +1,40 @@
-"""Compute the cells of a study that a store does not hold yet, by several processes, one thread each.
+"""Compute the cells of a study that a store does not hold yet, side by side, with one thread each.
 
 A cell is always computed in the same way, in one batch and with one thread, so that a run that was killed
-and taken up again leaves the same records as one that was not.
+and taken up again leaves the same records as one that was not, and so that it does not matter who computes:
+processes of this machine, or any executor.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from wdlg import data
+from wdlg.compiled import one_blas_thread
 from wdlg.errors import InputError, require_count
-from wdlg.evaluation import SUCCESS_THRESHOLDS
+from wdlg.evaluation import recovered
 from wdlg.study.cases import Cases, draw
+from wdlg.study.executors import do_all
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
-from wdlg.study.store import State, Store, provenance
+from wdlg.study.store import State, Store, as_file, provenance
+from wdlg.threads import one_torch_thread
 
-SUCCESS = SUCCESS_THRESHOLDS[0]
-
-LOOK_EVERY = 0.5
-"""Seconds after which a worker looks again whether the run that it works for is still there."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run(
@@ -44,27 +44,35 @@ def run(
     data_dir: str | Path | None = None,
     parts: Sequence[str] = (),
     processes: int | None = None,
+    executor: Executor | None = None,
+    workers_write: bool = True,
     progress: bool = False,
 ) -> list[str]:
     """Compute what is missing. Files that are no good records of the study are set aside first.
 
-    A run may be killed at any moment: its workers end with it, the cells in hand are lost, and are computed
-    by the next run.
+    A run may be killed at any moment: the processes that it started end with it, the cells in hand are lost,
+    and are computed by the next run. An executor of yours finishes what it has begun, and that is stored.
 
     Args:
         study: what to compute.
         store: where records are, and go.
-        data_dir: folder of the sample files.
+        data_dir: folder of the sample files, which every worker must see under this name.
         parts: names of the parts to compute; all if empty.
-        processes: side by side; None for one a core.
+        processes: side by side; None for one a core. With an executor it says nothing: that has its own.
+        executor: where cells are computed; None for processes of this machine. Any executor of
+            :mod:`concurrent.futures` will do: a pool of threads or processes, or one that a cluster's library
+            offers. A cell is sent as one call of :func:`compute_file`.
+        workers_write: whoever computes a cell stores it, so that a finished one is safe whatever becomes of
+            this process. False where a worker does not see the store's folder: then its records come back,
+            and are stored here.
         progress: show a bar with the success so far.
 
     Returns:
         Sentences: what was set aside and why, and which data sets are missing.
 
     Raises:
-        InputError: unknown part; or the store is another study's, is in use by another run, or cannot be
-            written to.
+        InputError: unknown part; a sample file that cannot be read; an executor that is none; or the store is
+            another study's, is in use by another run, or cannot be written to.
         KeyboardInterrupt: stopped by the user; all finished cells are stored.
     """
     for name in parts:
@@ -73,19 +81,38 @@ def run(
             raise InputError(f"--part is {name!r}, but must be one of {', '.join(known)}.")
     require_count("processes", processes := (os.cpu_count() or 1) if processes is None else processes)
     cells = [cell for cell in study.cells if not parts or cell.part in parts]
+    folder = data.data_dir(data_dir).absolute()
+    # Before the store is touched: a sample file that cannot be read is no reason to set a record aside.
+    absent = _absent({cell.dataset for cell in cells}, folder)
     with store.taken(study):
         remarks, left = _clear(store, study, cells)
-        absent = sorted({cell.dataset for cell in cells if not data.is_present(cell.dataset, data_dir)})
         remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
         _compute_all(
             [cell for cell in left if cell.dataset not in absent],
             store,
-            data_dir,
+            folder,
+            executor=executor,
             processes=processes,
+            workers_write=workers_write,
             title=study.name,
             progress=progress,
         )
     return remarks
+
+
+def _absent(datasets: Iterable[str], folder: Path) -> list[str]:
+    """Names of the data sets without a sample file.
+
+    Raises:
+        InputError: a sample file is there, but cannot be read to its end.
+    """
+    absent = []
+    for name in sorted(datasets):
+        if not data.is_present(name, folder):
+            absent.append(name)
+        elif not data.CATALOGUE[name].embedded:
+            data.load(name, folder)
+    return absent
 
 
 def _clear(store: Store, study: Study, cells: Iterable[Cell]) -> tuple[list[str], list[Cell]]:
@@ -108,67 +135,69 @@ def _clear(store: Store, study: Study, cells: Iterable[Cell]) -> tuple[list[str]
 def _compute_all(
     cells: Sequence[Cell],
     store: Store,
-    data_dir: str | Path | None,
+    data_dir: Path,
     *,
+    executor: Executor | None,
     processes: int,
+    workers_write: bool,
     title: str,
     progress: bool,
 ) -> None:
-    """Compute and store cells by several processes, with a bar that counts the successes."""
+    """Compute and store cells, with a bar that counts the successes."""
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    with (
-        parallel_config(
-            "loky",
-            n_jobs=max(1, min(processes, len(cells))),
-            inner_max_num_threads=1,
-            initializer=_end_with,
-            initargs=(os.getpid(),),
-        ),
-        tqdm(
-            total=sum(cell.attacks for cell in cells), desc=title, unit="attack", disable=not progress
-        ) as bar,
-    ):
-        tasks = (delayed(compute_and_store)(cell, store, data_dir) for cell in cells)
-        for cell, good in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
-            sums = tally[cell.columns().get("method", "labels")]
-            sums[0] += good
-            sums[1] += cell.attacks
-            bar.update(cell.attacks)
-            bar.set_postfix_str(", ".join(f"{name} {one}/{all_}" for name, (one, all_) in tally.items()))
+    there = Store(store.folder.absolute()) if workers_write else None
+
+    def finished(place: int, outcome: tuple[int, bytes | None]) -> None:
+        cell, (good, content) = cells[place], outcome
+        if content is not None:
+            store.put(cell, content)
+        sums = tally[cell.columns().get("method", "labels")]
+        sums[0] += good
+        sums[1] += cell.attacks
+        bar.update(cell.attacks)
+        bar.set_postfix_str(", ".join(f"{name} {one}/{all_}" for name, (one, all_) in tally.items()))
+
+    with tqdm(
+        total=sum(cell.attacks for cell in cells), desc=title, unit="attack", disable=not progress
+    ) as bar:
+        do_all(
+            compute_file,
+            [(cell, data_dir, there) for cell in cells],
+            executor=executor,
+            processes=processes,
+            then=finished,
+        )
 
 
-def _end_with(runner: int) -> None:
-    """From now on, this process ends when the one that started it, whose number is given, has ended.
+def compute_file(cell: Cell, data_dir: Path, store: Store | None) -> tuple[int, bytes | None]:
+    """Compute a cell: in how many of its attacks the attacker had success, and the file of its records.
 
-    Also if that was killed: a process whose parent ends gets another parent.
+    This is what runs in another thread or process, or on another machine. It depends on its arguments only.
+
+    Args:
+        cell: what to compute.
+        data_dir: folder of the sample files.
+        store: where the file is written; None to return its content instead.
     """
-
-    def watch() -> None:
-        while os.getppid() == runner:
-            time.sleep(LOOK_EVERY)
-        os._exit(1)  # without waiting for the computation; a file that is being written is not yet there
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def compute_and_store(cell: Cell, store: Store, data_dir: str | Path | None) -> tuple[Cell, int]:
-    """Compute a cell and store it; the cell, and in how many of its attacks the attacker had success."""
     started = time.perf_counter()
     sample = _load(cell.dataset, data_dir)
     records = compute(cell, sample)
-    store.write(cell, records, wall_seconds=time.perf_counter() - started, sample=sample.digest())
-    return cell, _successes(records)
+    content = as_file(cell, records, wall_seconds=time.perf_counter() - started, sample=sample.digest())
+    if store is None:
+        return _successes(dict(records)), content
+    store.put(cell, content)
+    return _successes(dict(records)), None
 
 
-def _successes(records: pd.DataFrame) -> int:
-    """Attacks that recovered the image, or gradients of which WDLG's rule read the label."""
+def _successes(records: Mapping[str, Any]) -> int:
+    """Attacks that recovered the image, or gradients of which WDLG's rule read the label, of columns."""
     if "mse" in records:
-        return int((records["mse"] < SUCCESS).sum())
+        return int(recovered(records["mse"]).sum())
     return int((records["correct"] & (records["rule"] == "bias_sign")).sum())
 
 
 @lru_cache(maxsize=2)
-def _load(dataset: str, data_dir: str | Path | None) -> data.Sample:
+def _load(dataset: str, data_dir: Path) -> data.Sample:
     return data.load(dataset, data_dir)
 
 
@@ -187,7 +216,7 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
         only: the numbers of the attacks of the cell that are wanted; None for all.
     """
     provenance()  # now and not when the records are written: the checkout may have moved on by then
-    with _one_thread():
+    with one_torch_thread(), one_blas_thread():
         if isinstance(cell, LabelCell):
             return compare_rules(
                 sample,
@@ -218,17 +247,6 @@ def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
         for place, number in enumerate(numbers)
     ]
     return records
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: the fastest use of a core, and sums in the same order everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -266,7 +284,7 @@ def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
             columns = ("correct", "rule") if isinstance(cell, LabelCell) else ("mse",)
             seconds[cell.group].append(held.metadata["wall_seconds"])
             attacks[cell.group] += cell.attacks
-            successes[cell.group] += _successes(held.table(columns).to_pandas())
+            successes[cell.group] += _successes(held.columns(columns))
         elif held.state is not State.MISSING:
             remarks.append(f"{cell.path} {held.state.value}.")
     remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]

@@ -49,9 +49,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from scipy.stats import binomtest, t
-from statsmodels.stats.proportion import proportion_confint
 
 from wdlg.errors import InputError, require_count
 
@@ -158,6 +155,8 @@ def _shares(flags: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _wilson(value: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the Wilson interval of shares, for any number of runs above 0."""
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(value * runs, runs, alpha=LEVEL, method="wilson")
     # At 0 % and 100 % rounding may put an end of the interval on the wrong side of the share.
     return np.clip(low, 0, value), np.clip(high, value, 1)
@@ -177,6 +176,8 @@ def _effective_runs(counts: np.ndarray) -> np.ndarray:
     Returns:
         (T,).
     """
+    from scipy.stats import t
+
     sizes = counts.sum(axis=1)[0]
     runs, networks = sizes.sum(), len(sizes)
     # Kish's number of networks, which is K if all have as many runs.
@@ -216,6 +217,8 @@ def mcnemar(first: Any, second: Any) -> float:
     >>> mcnemar(np.array([True] * 6), np.array([False] * 6))
     0.03125
     """
+    from scipy.stats import binomtest
+
     one, two = _flags("first", first), _flags("second", second)
     if len(one) != len(two):
         raise InputError(f"second holds {len(two)} cases, but must hold as many as first, {len(one)}.")
@@ -394,6 +397,8 @@ def _networks(networks: Any, runs: int) -> np.ndarray:
         raise InputError(
             f"networks holds {len(networks)} networks, but must hold one for each of {runs} runs."
         )
+    import pandas as pd
+
     codes, _ = pd.factorize(np.asarray(networks))
     if (codes < 0).any():
         raise InputError("networks holds a missing value, but must hold a network for each run.")

@@ -21,9 +21,9 @@ from enum import Enum
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -31,6 +31,9 @@ from filelock import FileLock, Timeout
 from wdlg.errors import InputError
 from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
 from wdlg.study.specification import Cell, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA_KEY = b"wdlg"
 
@@ -76,6 +79,17 @@ class Held:
         """The records of a cell that is done, one row for each attack; of these columns, or of all."""
         assert self.file is not None
         return self.file.read(columns=columns).replace_schema_metadata(None)
+
+    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Some columns of the records of a cell that is done, by name.
+
+        Arrow's own arrays would load pandas, which takes longer than all the rest.
+        """
+        table = self.table(names)
+        return {
+            name: np.array(table[name].to_pylist(), dtype=table[name].type.to_pandas_dtype())
+            for name in names
+        }
 
 
 @dataclass(frozen=True)
@@ -136,23 +150,11 @@ class Store:
         Raises:
             InputError: the folder cannot be written to, or the disk is full.
         """
-        metadata = {
-            "schema": SCHEMA,
-            "settings": cell.settings(),
-            "sample": sample,
-            "wall_seconds": round(wall_seconds, 3),
-            **provenance(),
-            "digest": NO_DIGEST,
-        }
-        table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
-        sink = io.BytesIO()
-        # Without Arrow's own schema, a reader finds all metadata in one place.
-        with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
-        content = sink.getvalue()
-        digest = hashlib.sha256(content).hexdigest()
-        self._put(cell.path, content.replace(NO_DIGEST.encode(), digest.encode()))
+        self.put(cell, as_file(cell, records, wall_seconds=wall_seconds, sample=sample))
+
+    def put(self, cell: Cell, content: bytes) -> None:
+        """Store a file of :func:`as_file`, as :meth:`write` does."""
+        self._put(cell.path, content)
 
     def read(self, cell: Cell) -> pd.DataFrame:
         """The records of a cell that is done, with its part and group in front."""
@@ -290,8 +292,38 @@ class Store:
             ) from None
 
 
+def as_file(cell: Cell, records: pd.DataFrame, *, wall_seconds: float, sample: str) -> bytes:
+    """The file of a cell: its records, with the settings, the provenance and the digest as metadata.
+
+    Args:
+        cell: whose.
+        records: one row for each attack.
+        wall_seconds: that the cell took.
+        sample: digest of the images, see :meth:`wdlg.data.Sample.digest`.
+    """
+    metadata = {
+        "schema": SCHEMA,
+        "settings": cell.settings(),
+        "sample": sample,
+        "wall_seconds": round(wall_seconds, 3),
+        **provenance(),
+        "digest": NO_DIGEST,
+    }
+    table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
+    sink = io.BytesIO()
+    # Without Arrow's own schema, a reader finds all metadata in one place.
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
+    content = sink.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(NO_DIGEST.encode(), digest.encode())
+
+
 def as_frame(held: Iterable[Held]) -> pd.DataFrame:
     """The records of cells that are done as one table, each with its part and group in front."""
+    import pandas as pd
+
     tables = []
     for one in held:
         table = one.table()

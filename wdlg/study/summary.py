@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from wdlg.evaluation import SUCCESS_THRESHOLDS, SUCCESS_TITLE, recovered
 from wdlg.study.statistics import quartiles
+
+CLOSER = SUCCESS_THRESHOLDS[2]
+"""A second MSE below which runs are counted."""
 
 
 def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "method")) -> pd.DataFrame:
@@ -20,14 +24,18 @@ def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "metho
         by: columns to group by.
 
     Returns:
-        The columns ``by``, then runs, MSE < 1e-2, MSE < 1e-3, median MSE, exploded, stalled, labels right,
+        The columns ``by``, then runs, MSE < 0.01, MSE < 0.001, median MSE, exploded, stalled, labels right,
         evaluations and seconds (means).
     """
-    flagged = records.assign(stalled=records["status"] == "stalled")
+    flagged = records.assign(
+        recovered=recovered(records["mse"]),
+        closer=records["mse"] < CLOSER,
+        stalled=records["status"] == "stalled",
+    )
     table = flagged.groupby(list(by), sort=False).agg(
         runs=("mse", "size"),
-        below_2=("below_0.01", "sum"),
-        below_3=("below_0.001", "sum"),
+        recovered=("recovered", "sum"),
+        closer=("closer", "sum"),
         median=("mse", lambda mse: float(quartiles(mse)[1])),
         exploded=("exploded", "sum"),
         stalled=("stalled", "sum"),
@@ -36,8 +44,8 @@ def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "metho
         seconds=("seconds", "mean"),
     )
     names = {
-        "below_2": "MSE < 1e-2",
-        "below_3": "MSE < 1e-3",
+        "recovered": SUCCESS_TITLE,
+        "closer": f"MSE < {CLOSER:g}",
         "median": "median MSE",
         "labels": "labels right",
         "evaluations": "evaluations (mean)",

@@ -18,5 +18,5 @@ VERDICTS = (REPRODUCED, CONDITION, FAILED, UNTESTABLE, UNDECIDED)
 
 @cache
 def rules() -> dict[str, Any]:
-    """The content of ``claims.yaml``: level, success_mse, fewest_networks, claims."""
+    """The content of ``claims.yaml``: level, fewest_networks, parts, claims."""
     return yaml.safe_load(files("wdlg.verdicts").joinpath("claims.yaml").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from wdlg.evaluation import recovered
 from wdlg.study.statistics import Paired, holm, mcnemar, paired_by_network
 from wdlg.verdicts.claims import rules
 
@@ -176,5 +177,5 @@ def of_method(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def successes(rows: pd.DataFrame) -> pd.Series:
-    """Which runs ended with an MSE below ``success_mse`` of ``claims.yaml``."""
-    return rows["mse"] < rules()["success_mse"]
+    """Which runs recovered the image."""
+    return recovered(rows["mse"])

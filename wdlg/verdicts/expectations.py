@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from wdlg import data
+from wdlg.evaluation import recovered
 from wdlg.sharing.defences import DEFENCES
 from wdlg.study.statistics import Share, share, share_by_network
 
@@ -105,9 +106,8 @@ def successes(records: pd.DataFrame) -> pd.DataFrame:
         Columns part, dataset, method, defence, the settings of the defences, success (the
         :class:`~wdlg.study.statistics.Share` of runs with it), ssim, relative_error and cosine (medians).
     """
-    bound = rules()["success_mse"]
     by = ["part", "dataset", "method", "defence", *(name for name in SETTINGS if name in records)]
-    table = records.assign(good=records["mse"] < bound).groupby(by, sort=False, dropna=False)
+    table = records.assign(good=recovered(records["mse"])).groupby(by, sort=False, dropna=False)
     return table.agg(
         success=("good", lambda good: share_by_network(good, records.loc[good.index, "network"])),
         ssim=("ssim", "median"),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from wdlg.study.specification import AttackCell, LabelCell, Study
+from wdlg.evaluation import SUCCESS
+from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED, rules
@@ -173,7 +174,7 @@ def ground(
     for dataset, methods in published.items():
         for method, points in methods.items():
             runs = attacks[(attacks["dataset"] == dataset) & (attacks["method"] == method)]
-            said = points[rules()["success_mse"]]
+            said = points[SUCCESS]
             if len(runs):
                 ours = share_by_network(successes(runs), runs["network"])
                 rows.append(
@@ -193,9 +194,7 @@ def ground(
 def from_store(study: Study, store: Store, *, command: str | None = None) -> list[Entry]:
     """The ledger of a study's stored records.
 
-    The part *main* speaks of attacks, the parts *second* and *second-lfw* of the second final comparison, the
-    parts with several learning rates of these, the parts with label rules of labels. Other parts decide no
-    claim.
+    ``claims.yaml`` says which parts are read.
 
     Args:
         study: the study.
@@ -203,8 +202,11 @@ def from_store(study: Study, store: Store, *, command: str | None = None) -> lis
         command: that repeats the measurements; None for that of a study in ``studies``.
     """
     command = command or f"wdlg study run studies/{study.name}.yaml"
-    rates = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
-    labels = [cell for cell in study.cells if isinstance(cell, LabelCell)]
-    second = study.part("second") + study.part("second-lfw")
-    tables = (store.read_all(cells) for cells in (study.part("main"), second, rates, labels))
-    return ledger(Records(*tables), command=command, study=study.name)
+    cells: dict[str, list[Cell]] = {
+        table: [cell for part in parts for cell in study.part(part)]
+        for table, parts in rules()["parts"].items()
+    }
+    cells["rates"] = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
+    cells["labels"] = [cell for cell in study.cells if isinstance(cell, LabelCell)]
+    tables = {table: store.read_all(found) for table, found in cells.items()}
+    return ledger(Records(**tables), command=command, study=study.name)
