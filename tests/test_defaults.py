@@ -28,7 +28,7 @@ def defaults(function):
 
 
 def test_the_papers_methods_differ_in_label_rule_and_loss_alone():
-    assert {name: (method.name, method.label_rule) for name, method in METHODS.items()} == {
+    assert {name: (method.name, method.label_rule.name) for name, method in METHODS.items()} == {
         "dlg": ("DLG", "joint"),
         "idlg": ("iDLG", "row_sum"),
         "wdlg": ("WDLG", "bias_sign"),
@@ -41,6 +41,7 @@ def test_the_papers_methods_differ_in_label_rule_and_loss_alone():
     plain = Optimised("any", "joint")
     assert (plain.loss, plain.optimizer) == (SquaredEuclidean(), LBFGS())
     assert (plain.evaluations, plain.stop_loss) == (6000, 1e-6)
+    assert (plain.priors, plain.projection) == ((), None)
 
 
 def test_the_wasserstein_loss_is_the_plain_reading_with_eps_of_a_tenth():
@@ -104,7 +105,7 @@ def test_other_losses_have_the_defaults_that_they_document():
                 "history": "history_size",
             },
         ),
-        (Adam(), torch.optim.Adam, {"betas": "betas", "epsilon": "eps"}),
+        (Adam(), torch.optim.Adam, {"betas": "betas", "epsilon": "eps"}),  # the rest is not of torch
     ],
     ids=["L-BFGS", "Adam"],
 )
@@ -113,7 +114,8 @@ def test_optimisers_have_the_defaults_of_torch(optimizer, theirs, names):
     assert {ours: getattr(optimizer, ours) for ours in names} == {
         ours: expected[name] for ours, name in names.items()
     }
-    assert {field.name for field in fields(optimizer)} - names.keys() <= {"learning_rate"}
+    ours = {field.name for field in fields(optimizer)} - names.keys()
+    assert ours <= {"learning_rate", "signed", "milestones", "decay"}
 
 
 def test_learning_rates_are_those_documented():

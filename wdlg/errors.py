@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
+import reprlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 MOST_TOLD = 200
@@ -70,6 +71,36 @@ def require_not_negative(name: str, value: Any, *, or_infinite: bool = False) ->
         allowed = "number, 0 or above, or inf" if or_infinite else "finite number, 0 or above"
         raise InputError(f"{name} is {told(value)}, but must be a {allowed}.")
     return float(value)
+
+
+def require_table(
+    where: str, given: Any, *, required: Collection[str] = (), optional: Collection[str] | None = None
+) -> Mapping[str, Any]:
+    """A mapping with the required keys; others must be among ``optional`` unless that is None."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} is {reprlib.repr(given)}, but must be a table of keys and values.")
+    for key in given:
+        if not isinstance(key, str):
+            raise InputError(
+                f"{where} has the key {reprlib.repr(key)}, but a key must be text: write it in quotes (YAML "
+                "reads on, off, yes and no as True and False, and digits as a number)."
+            )
+    if required or optional is not None:
+        require_keys(where, given, required, optional)
+    return given
+
+
+def require_keys(
+    where: str, given: Mapping[str, Any], required: Collection[str], optional: Collection[str] | None
+) -> None:
+    for key in required:
+        if key not in given:
+            raise InputError(f"{where} has no {key!r}, but must have one.")
+    if optional is not None:
+        for key in given:
+            if key not in (*required, *optional):
+                allowed = ", ".join((*required, *optional))
+                raise InputError(f"{where} has the key {key!r}, but allowed are {allowed}.")
 
 
 def told(value: Any) -> str:

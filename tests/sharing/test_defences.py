@@ -182,7 +182,7 @@ def test_the_factors_are_read_off_what_is_sent(defence):
 @each_defence
 def test_its_text_and_its_description_bring_it_back(defence):
     assert defences.parse(defences.title(defence)) == defence
-    described = defences.describe(defence)
+    described = defences.DEFENCES.describe(defence)
     assert defences.DEFENCES[described.pop("name")](**described) == defence
 
 

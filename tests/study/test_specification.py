@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 from small_study import CONTENT, small_study
 
 from wdlg.attacks import DLG, IDLG, WDLG, Optimised, with_settings
+from wdlg.attacks.priors import Box, TotalVariation
 from wdlg.errors import InputError
-from wdlg.losses import Wasserstein
+from wdlg.losses import SquaredEuclidean, Wasserstein
 from wdlg.networks import ResNet
 from wdlg.optimizers import Adam, GradientDescent
+from wdlg.registry import Registry
 from wdlg.study import draw, schema, specification
 from wdlg.study.specification import build_attack, describe_attack, from_mapping, load
+from wdlg.updates.distance import squared_euclidean
 
 
 def test_every_point_of_the_grid_is_one_cell_with_a_path_of_its_own():
@@ -297,7 +301,7 @@ def twice(value):
         (_with([["digits"]], "parts", "main", "datasets"), r"^parts.main.datasets is \('digits',\)"),
         (_with([{"a": 1}], "parts", "main", "attacks"), r"^parts.main.attacks is \{'a': 1\}, but must"),
         (_with({"a": 1}, "pool"), r"^pool is \{'a': 1\}, but must be a single value"),
-        (_with({"a": 1}, "attacks", "iDLG", "label_rule"), r"^attacks.iDLG.label_rule is \{'a': 1\}"),
+        (_with({"a": 1}, "attacks", "iDLG", "label_rule"), "^attacks.iDLG.label_rule has no 'name'"),
         (_with(["row_sum"], "attacks", "iDLG", "label_rule"), r"^label_rule is \('row_sum',\)"),
         (_with({"name": "wasserstein", "eps": {}}, *WDLG_LOSS), r"^attacks.WDLG.loss.eps is \{\}"),
         (_with(10**9, "parts", "main", "networks"), "^parts.main has 2,000,000,000 cells, but"),
@@ -356,7 +360,7 @@ def test_a_merged_key_may_be_replaced(tmp_path):
     text = yaml.safe_dump({**CONTENT, "attacks": "HERE"})
     attacks = "{iDLG: &base {label_rule: row_sum}, WDLG: {<<: *base, label_rule: bias_sign}}"
     study = load_text(tmp_path, text.replace("HERE", attacks))
-    assert {cell.attack.label_rule for cell in study.part("main")} == {"row_sum", "bias_sign"}
+    assert {cell.attack.label_rule.name for cell in study.part("main")} == {"row_sum", "bias_sign"}
 
 
 # Settings in full
@@ -369,6 +373,77 @@ def test_the_description_of_an_attack_holds_every_setting():
             kind = type(getattr(attack, field))
             assert set(described[field]) == {"name"} | {one.name for one in dataclasses.fields(kind)}
         assert set(described) == {one.name for one in dataclasses.fields(Optimised)} - {"name"}
+
+
+GEIPING = {
+    "label_rule": "bias_sign",
+    "loss": {"name": "cosine"},
+    "optimizer": {"name": "adam", "signed": True, "milestones": [9, 15]},
+    "priors": [{"name": "total_variation", "weight": 0.1}],
+    "projection": {"name": "box", "low": -1.0},
+}
+
+
+def test_priors_and_a_projection_come_from_a_file_and_go_back_to_it():
+    attack = build_attack("x", GEIPING)
+    assert attack.priors == (TotalVariation(0.1),)
+    assert attack.projection == Box(-1.0, 1.0)
+    assert attack.optimizer == Adam(signed=True, milestones=(9, 15))
+    described = describe_attack(attack)
+    assert described["priors"] == GEIPING["priors"]
+    assert described["projection"] == {"name": "box", "low": -1.0, "high": 1.0}
+    assert build_attack("x", json.loads(json.dumps(described))) == attack
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"priors": {"name": "total_variation", "weight": 1}}, "^attacks.x.priors is "),
+        ({"priors": [{"name": "total_variation"}]}, "^attacks.x.priors has no 'weight'"),
+        ({"priors": ["total_variation"]}, "^attacks.x.priors is 'total_variation', but must be a table"),
+        ({"projection": "box"}, "^attacks.x.projection is 'box', but must be a table"),
+        (
+            {"projection": {"name": "sphere"}},
+            "^attacks.x.projection.name is 'sphere', but must be one of box",
+        ),
+        ({"optimizer": {"name": "lbfgs"}}, "^projection is "),
+    ],
+)
+def test_wrong_priors_and_projections_in_a_file_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        build_attack("x", {**GEIPING, **changes})
+
+
+@dataclass(frozen=True)
+class Twice:
+    """A loss of one's own."""
+
+    factor: float = 2.0
+
+    def __call__(self, dummy, shared):
+        return self.factor * squared_euclidean(dummy, shared)
+
+
+def test_a_kind_of_ones_own_is_registered_once_by_a_name():
+    losses = Registry("LOSSES", {"squared_euclidean": SquaredEuclidean})
+    with pytest.raises(
+        InputError, match=r"^LOSSES has no Twice, but must know it by a name: register\(name, Twice"
+    ):
+        losses.describe(Twice())
+    losses.register("twice", Twice)
+    losses.register("twice", Twice)
+    assert losses.build("loss", {"name": "twice", "factor": 3.0}) == Twice(3.0)
+    assert losses.describe(Twice(3.0)) == {"name": "twice", "factor": 3.0}
+    assert list(losses) == ["squared_euclidean", "twice"]
+    assert len(losses) == 2
+    for name, kind, message in (
+        ("twice", SquaredEuclidean, "^name is 'twice', but LOSSES has a Twice of it"),
+        ("two words", Twice, "^name is 'two words'"),
+        ("function", squared_euclidean, "^kind is .* must be a frozen dataclass"),
+        ("value", Twice(), "^kind is .* must be a frozen dataclass"),
+    ):
+        with pytest.raises(InputError, match=message):
+            losses.register(name, kind)
 
 
 def test_settings_with_nothing_left_out_stay_as_they_are():

@@ -9,12 +9,13 @@ negative (iDLG).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from wdlg.errors import InputError, require_choice, require_count, told
+from wdlg.registry import Registry
 from wdlg.shapes import require_tensor
 from wdlg.updates.gradient import Gradient
 
@@ -184,7 +185,7 @@ class Joint:
         _require_sizes(classes, features)
 
 
-RULES: dict[str, type[Any]] = {rule.name: rule for rule in (BiasSign, BiasMin, RowSum, Joint)}
+RULES = Registry("RULES", {rule.name: rule for rule in (BiasSign, BiasMin, RowSum, Joint)})
 """Label rules by the names that study files and the command line give them."""
 
 ANALYTIC = tuple(name for name, rule in RULES.items() if not rule.joint)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from wdlg.errors import InputError, require_positive
+from wdlg.registry import Registry
 
 Prior = Callable[[Tensor], Tensor]
 """Dummy images (B, C, H, W) or (B, N, C, H, W) to a penalty (B,)."""
@@ -67,3 +68,8 @@ class Box:
     def __call__(self, images: Tensor) -> Tensor:
         """The images, cut off."""
         return images.clamp(self.low, self.high)
+
+
+PRIORS = Registry("PRIORS", {"total_variation": TotalVariation})
+PROJECTIONS = Registry("PROJECTIONS", {"box": Box})
+"""Priors and projections by the names that study files give them."""

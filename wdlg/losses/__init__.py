@@ -12,11 +12,27 @@ from wdlg.losses.cosine import Cosine
 from wdlg.losses.euclidean import Euclidean, PseudoHuber, SentEntries, SquaredEuclidean
 from wdlg.losses.sliced import SlicedWasserstein
 from wdlg.losses.wasserstein import Wasserstein
+from wdlg.registry import Registry
 from wdlg.updates.gradient import Gradient
 
 Loss = Callable[[Gradient, Gradient], Tensor]
 
+LOSSES = Registry(
+    "LOSSES",
+    {
+        "squared_euclidean": SquaredEuclidean,
+        "euclidean": Euclidean,
+        "sent_entries": SentEntries,
+        "pseudo_huber": PseudoHuber,
+        "cosine": Cosine,
+        "wasserstein": Wasserstein,
+        "sliced_wasserstein": SlicedWasserstein,
+    },
+)
+"""Losses by the names that study files give them."""
+
 __all__ = [
+    "LOSSES",
     "Cosine",
     "Euclidean",
     "Loss",

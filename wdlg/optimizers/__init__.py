@@ -3,5 +3,9 @@
 from wdlg.optimizers.first_order import Adam, GradientDescent
 from wdlg.optimizers.lbfgs import LBFGS
 from wdlg.optimizers.state import Optimizer, State
+from wdlg.registry import Registry
 
-__all__ = ["LBFGS", "Adam", "GradientDescent", "Optimizer", "State"]
+OPTIMIZERS = Registry("OPTIMIZERS", {"lbfgs": LBFGS, "gradient_descent": GradientDescent, "adam": Adam})
+"""Optimisers by the names that study files give them."""
+
+__all__ = ["LBFGS", "OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "State"]

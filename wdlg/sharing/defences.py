@@ -28,6 +28,7 @@ from wdlg.errors import (
     require_positive,
     told,
 )
+from wdlg.registry import Registry
 from wdlg.updates.distance import norm, root, squared_euclidean
 from wdlg.updates.gradient import Gradient, from_tensors, require_alike_gradients
 
@@ -203,25 +204,18 @@ class Quantisation:
         return (tensor / unit + shift).floor().clamp(-most, most) * unit
 
 
-DEFENCES: dict[str, type[Any]] = {
-    "none": Unprotected,
-    "noise": Noise,
-    "clipped_noise": ClippedNoise,
-    "pruning": Pruning,
-    "rounding": Rounding,
-    "quantisation": Quantisation,
-}
-"""Names of defences in a study file and at the command line; the fields of each are its settings."""
-
-
-def describe(defence: Defence) -> dict[str, Any]:
-    """Name and settings of a defence, as a study file has them.
-
-    >>> describe(Pruning(0.9))
-    {'name': 'pruning', 'share': 0.9}
-    """
-    names = {built: name for name, built in DEFENCES.items()}
-    return {"name": names[type(defence)], **dataclasses.asdict(defence)}  # type: ignore[call-overload]
+DEFENCES = Registry(
+    "DEFENCES",
+    {
+        "none": Unprotected,
+        "noise": Noise,
+        "clipped_noise": ClippedNoise,
+        "pruning": Pruning,
+        "rounding": Rounding,
+        "quantisation": Quantisation,
+    },
+)
+"""Defences by the names that study files and the command line give them."""
 
 
 def title(defence: Defence) -> str:
@@ -230,7 +224,7 @@ def title(defence: Defence) -> str:
     >>> title(ClippedNoise(clip=1.0, multiplier=0.01))
     'clipped_noise,clip=1,multiplier=0.01'
     """
-    parts = describe(defence)
+    parts = DEFENCES.describe(defence)
     name = parts.pop("name")
     values = (
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in parts.items()

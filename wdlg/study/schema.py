@@ -27,6 +27,8 @@ ATTACK: dict[str, Any] = {
     "optimizer": {"name": "lbfgs"},
     "evaluations": 6000,
     "stop_loss": 1e-6,
+    "priors": [],
+    "projection": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "pseudo_huber": {"scale": 0.01},
@@ -56,7 +58,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "tolerance_change": 1e-9,
     },
     "gradient_descent": {"learning_rate": 1.0},
-    "adam": {"learning_rate": 0.1, "betas": [0.9, 0.999], "epsilon": 1e-8},
+    "adam": {
+        "learning_rate": 0.1,
+        "betas": [0.9, 0.999],
+        "epsilon": 1e-8,
+        "signed": False,
+        "milestones": [],
+        "decay": 0.1,
+    },
 }
 DESIGN = {
     "networks": 10,

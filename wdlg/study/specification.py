@@ -20,36 +20,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from wdlg import data, losses, optimizers
+from wdlg import data
 from wdlg.attacks.base import DIVERGENCE
-from wdlg.attacks.labels import ANALYTIC
+from wdlg.attacks.labels import ANALYTIC, RULES
 from wdlg.attacks.optimised import Optimised, with_settings
-from wdlg.errors import InputError, require_choice, require_count, require_positive
+from wdlg.attacks.priors import PRIORS, PROJECTIONS
+from wdlg.errors import InputError, require_choice, require_count, require_positive, require_table
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
+from wdlg.losses import LOSSES
 from wdlg.networks.activations import ACTIVATIONS
 from wdlg.networks.initial import BOUND, DISTRIBUTIONS
 from wdlg.networks.registry import Architecture, architecture
-from wdlg.sharing.defences import DEFENCES, Defence, describe
+from wdlg.optimizers import OPTIMIZERS
+from wdlg.registry import single
+from wdlg.sharing.defences import DEFENCES, Defence
 from wdlg.study import schema, study_file
 from wdlg.study.cases import DEVELOPMENT_EVERY, POOLS, STREAMS, Design
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS
 
-LOSSES = {
-    "squared_euclidean": losses.SquaredEuclidean,
-    "euclidean": losses.Euclidean,
-    "sent_entries": losses.SentEntries,
-    "pseudo_huber": losses.PseudoHuber,
-    "cosine": losses.Cosine,
-    "wasserstein": losses.Wasserstein,
-    "sliced_wasserstein": losses.SlicedWasserstein,
-}
-OPTIMIZERS = {
-    "lbfgs": optimizers.LBFGS,
-    "gradient_descent": optimizers.GradientDescent,
-    "adam": optimizers.Adam,
-}
-"""Names of matching losses and optimisers in a study file; the keys beside a name are its settings."""
+KNOWN = {"loss": LOSSES, "optimizer": OPTIMIZERS, "projection": PROJECTIONS}
+"""The fields of an attack that a study file gives by name and settings; priors are a list of such."""
 
 MOST_CELLS = 1_000_000
 """In a study; more are a slip of the keyboard, and would fill the memory before the first is computed."""
@@ -250,20 +241,22 @@ def from_mapping(content: Any) -> Study:
     Raises:
         InputError: something is unknown, missing or out of range.
     """
-    top = _table("the study", content, required=("name", "seed", "attacks", "parts"), optional=("pool",))
+    top = require_table(
+        "the study", content, required=("name", "seed", "attacks", "parts"), optional=("pool",)
+    )
     study = _folder_name("name", top["name"])
     seed = require_count("seed", top["seed"], at_least=0)
-    pool = require_choice("pool", _entry("pool", top.get("pool", "all")), POOLS)
+    pool = require_choice("pool", single("pool", top.get("pool", "all")), POOLS)
     attacks = {
         name: build_attack(_attack_name(name), settings)
-        for name, settings in _table("attacks", top["attacks"]).items()
+        for name, settings in require_table("attacks", top["attacks"]).items()
     }
     _require_distinct_files("attacks", {name: _file_name(name) for name in attacks})
-    parts = _table("parts", top["parts"])
+    parts = require_table("parts", top["parts"])
     _require_distinct_files("parts", {name: _folder_name("a name in parts", name) for name in parts})
     cells: list[Cell] = []
     for name, part in parts.items():
-        if "gradients" in _table(f"parts.{name}", part):
+        if "gradients" in require_table(f"parts.{name}", part):
             cells += _label_cells(name, part, seed)
         else:
             cells += _attack_cells(name, part, attacks, seed, pool)
@@ -279,12 +272,18 @@ def build_attack(name: str, settings: Any) -> Optimised:
     1.0
     """
     where = f"attacks.{name}"
-    fields = ("loss", "optimizer", "evaluations", "stop_loss")
-    given = dict(_table(where, settings, required=("label_rule",), optional=fields))
-    known: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "optimizer": OPTIMIZERS}
+    fields = [field.name for field in dataclasses.fields(Optimised)]
+    given = dict(require_table(where, settings, required=("label_rule",), optional=fields[2:]))
     for field, value in given.items():
         at = f"{where}.{field}"
-        given[field] = _build(at, value, known[field]) if field in known else _entry(at, value)
+        if field == "priors" and isinstance(value, list):
+            given[field] = tuple(PRIORS.build(at, one) for one in value)
+        elif field == "label_rule" and isinstance(value, Mapping):
+            given[field] = RULES.build(at, value)
+        elif field in KNOWN and value is not None:
+            given[field] = KNOWN[field].build(at, value)
+        else:
+            given[field] = single(at, value)
     return Optimised(name, **given)
 
 
@@ -292,16 +291,17 @@ def describe_attack(attack: Optimised) -> dict[str, Any]:
     """An attack as its description in a study file, without its name and with every setting."""
     described = _fields(attack)
     del described["name"]
-    for field, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        names = {built: name for name, built in known.items()}
-        described[field] = {"name": names[type(described[field])], **_fields(described[field])}
-    described["label_rule"] = attack.label_rule.name
+    rule = RULES.describe(attack.label_rule)
+    described["label_rule"] = rule if len(rule) > 1 else rule["name"]
+    for field, known in KNOWN.items():
+        described[field] = None if described[field] is None else known.describe(described[field])
+    described["priors"] = [PRIORS.describe(prior) for prior in attack.priors]
     return described
 
 
 def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: int, pool: str) -> list[Cell]:
     where = f"parts.{name}"
-    given = _table(
+    given = require_table(
         where,
         part,
         required=("datasets", "attacks", "networks", "images", "evaluations"),
@@ -314,7 +314,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
     if "learning_rates" in given:
         at = f"{where}.learning_rates"
         rates = [require_positive(at, rate) for rate in _list(at, given["learning_rates"])]
-    optimizer = _build(f"{where}.optimizer", given["optimizer"], OPTIMIZERS) if "optimizer" in given else None
+    optimizer = OPTIMIZERS.build(f"{where}.optimizer", given["optimizer"]) if "optimizer" in given else None
     defences = _defences(where, given)
     datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
     chosen = _choices(f"{where}.attacks", given["attacks"], attacks)
@@ -325,7 +325,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
     if count > MOST_CELLS:
         raise InputError(f"{where} has {count:,} cells, but must have at most {MOST_CELLS:,}.")
     choices = {
-        key: _entry(f"{where}.{key}", given[key])
+        key: single(f"{where}.{key}", given[key])
         for key in ("activation", "initial", "classes")
         if key in given
     }
@@ -352,7 +352,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
 
 def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
     where = f"parts.{name}"
-    given = _table(
+    given = require_table(
         where,
         part,
         required=("datasets", "activations", "gradients"),
@@ -362,7 +362,7 @@ def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
     datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
     form, initial = _network(where, given, datasets), given.get("initial")
     if initial is not None:
-        require_choice(f"{where}.initial", _entry(f"{where}.initial", initial), DISTRIBUTIONS)
+        require_choice(f"{where}.initial", single(f"{where}.initial", initial), DISTRIBUTIONS)
     return [
         LabelCell(name, dataset, activation, gradients, seed, defence, form, initial)
         for dataset, activation, defence in itertools.product(
@@ -378,8 +378,8 @@ def _network(where: str, given: Mapping[str, Any], datasets: Sequence[str]) -> A
     described = given.get("network", "lenet")
     at = f"{where}.network"
     if isinstance(described, Mapping):
-        described = _table(at, described, required=("name",))
-        described = {key: _entry(f"{at}.{key}", value) for key, value in described.items()}
+        described = require_table(at, described, required=("name",))
+        described = {key: single(f"{at}.{key}", value) for key, value in described.items()}
     try:
         form = architecture(described)
         for name in datasets:
@@ -396,13 +396,13 @@ def _defences(where: str, given: Mapping[str, Any]) -> list[Defence | None]:
     if "defences" not in given:
         return [None]
     where = f"{where}.defences"
-    built = [_build(where, settings, DEFENCES) for settings in _list(where, given["defences"])]
+    built = [DEFENCES.build(where, settings) for settings in _list(where, given["defences"])]
     _require_distinct(where, built)
     return built
 
 
 def _described(defence: Defence | None) -> dict[str, Any] | None:
-    return None if defence is None else describe(defence)
+    return None if defence is None else DEFENCES.describe(defence)
 
 
 def _constants(form: Architecture, *, bound: float) -> dict[str, Any]:
@@ -444,7 +444,7 @@ def _number(value: float) -> str:
 def _defence_path(defence: Defence | None) -> tuple[str, ...]:
     if defence is None:
         return ()
-    settings = describe(defence)
+    settings = DEFENCES.describe(defence)
     name = settings.pop("name")
     values = {key: _number(value) if isinstance(value, float) else value for key, value in settings.items()}
     return ("-".join([name, *(f"{key}-{value}" for key, value in values.items())]),)
@@ -454,18 +454,8 @@ def _defence_columns(defence: Defence | None) -> dict[str, Any]:
     """Name and settings of a defence as columns of records: defence, and one for each setting."""
     if defence is None:
         return {}
-    settings = describe(defence)
+    settings = DEFENCES.describe(defence)
     return {"defence": settings.pop("name"), **settings}
-
-
-def _build(where: str, settings: Any, known: Mapping[str, Any]) -> Any:
-    """An object by its name in ``known`` and its settings."""
-    given = dict(_table(where, settings, required=("name",), optional=None))
-    built = known[require_choice(f"{where}.name", given.pop("name"), known)]
-    fields = dataclasses.fields(built)
-    required = [field.name for field in fields if field.default is field.default_factory]  # both are missing
-    _require_keys(where, given, required, tuple(field.name for field in fields))
-    return built(**{key: _entry(f"{where}.{key}", value) for key, value in given.items()})
 
 
 def _attack_name(name: str) -> str:
@@ -512,36 +502,6 @@ def _require_distinct(where: str, values: Sequence[Any]) -> None:
             raise InputError(f"{where} has {reprlib.repr(value)} twice, but each entry must be there once.")
 
 
-def _table(
-    where: str, given: Any, *, required: Collection[str] = (), optional: Collection[str] | None = None
-) -> Mapping[str, Any]:
-    """A mapping with the required keys; others must be among ``optional`` unless that is None."""
-    if not isinstance(given, Mapping):
-        raise InputError(f"{where} is {reprlib.repr(given)}, but must be a table of keys and values.")
-    for key in given:
-        if not isinstance(key, str):
-            raise InputError(
-                f"{where} has the key {reprlib.repr(key)}, but a key must be text: write it in quotes (YAML "
-                "reads on, off, yes and no as True and False, and digits as a number)."
-            )
-    if required or optional is not None:
-        _require_keys(where, given, required, optional)
-    return given
-
-
-def _require_keys(
-    where: str, given: Mapping[str, Any], required: Collection[str], optional: Collection[str] | None
-) -> None:
-    for key in required:
-        if key not in given:
-            raise InputError(f"{where} has no {key!r}, but must have one.")
-    if optional is not None:
-        for key in given:
-            if key not in (*required, *optional):
-                allowed = ", ".join((*required, *optional))
-                raise InputError(f"{where} has the key {key!r}, but allowed are {allowed}.")
-
-
 def _list(where: str, given: Any) -> list[Any]:
     """A list of at least one entry, none of them twice."""
     if not isinstance(given, list) or not given:
@@ -551,13 +511,4 @@ def _list(where: str, given: Any) -> list[Any]:
 
 
 def _choices(where: str, given: Any, allowed: Collection[str]) -> list[str]:
-    return [require_choice(where, _entry(where, value), allowed) for value in _list(where, given)]
-
-
-def _entry(where: str, value: Any) -> Any:
-    """A single value, or a tuple for a list of them: settings are hashable."""
-    if isinstance(value, list):
-        return tuple(_entry(where, one) for one in value)
-    if isinstance(value, Mapping):
-        raise InputError(f"{where} is {reprlib.repr(value)}, but must be a single value.")
-    return value
+    return [require_choice(where, single(where, value), allowed) for value in _list(where, given)]
