@@ -2,7 +2,7 @@
 
 from wdlg.attacks.base import Attack, Observation, Observer, Reconstruction, Start, Status
 from wdlg.attacks.optimised import DLG, IDLG, METHODS, WDLG, Optimised, with_settings
-from wdlg.attacks.run import reconstruct, reconstruct_each
+from wdlg.attacks.run import attack, attack_module, reconstruct, reconstruct_each
 
 __all__ = [
     "DLG",
@@ -16,6 +16,8 @@ __all__ = [
     "Reconstruction",
     "Start",
     "Status",
+    "attack",
+    "attack_module",
     "reconstruct",
     "reconstruct_each",
     "with_settings",

@@ -2,14 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from wdlg.attacks.base import BATCH_SIZE, Attack, Observation, Observer, Reconstruction, Start, Status
+from wdlg.attacks.optimised import IDLG
 from wdlg.errors import require_count
+from wdlg.networks.module import ModuleNetwork
+from wdlg.sharing.federated import FedSGD, Sharing
+from wdlg.updates.gradient import from_tensors
+
+
+def attack(
+    observation: Observation,
+    method: Attack = IDLG,
+    *,
+    seed: int = 0,
+    observers: Sequence[Observer] = (),
+    batch_size: int = BATCH_SIZE,
+    progress: bool = False,
+) -> Reconstruction:
+    """Run an attack from dummies drawn from a seed, N(0, 1) as in the papers.
+
+    Args:
+        observation: what the attacker sees, B attacks.
+        method: DLG, IDLG, WDLG or any other attack.
+        seed: decides the dummies.
+        observers, batch_size, progress: as in :func:`reconstruct`.
+
+    Returns:
+        What it brought; ``images`` are (B, channels, height, width).
+    """
+    stream = torch.Generator().manual_seed(require_count("seed", seed, at_least=0))
+    like = observation.parameters.tensors[0]
+    images, labels = (
+        torch.randn(len(observation), *shape, generator=stream).to(like)
+        for shape in (observation.image_shape, observation.label_shape)
+    )
+    return reconstruct(
+        method, observation, images, labels, observers=observers, batch_size=batch_size, progress=progress
+    )
+
+
+def attack_module(
+    module: nn.Module,
+    gradients: Sequence[Any] | Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    method: Attack = IDLG,
+    *,
+    images: int = 1,
+    sharing: Sharing | None = None,
+    mode: str = "evaluation",
+    seed: int = 0,
+    progress: bool = False,
+) -> Reconstruction:
+    """Recover the images and labels behind gradients of a torch module of one's own.
+
+    Args:
+        module: a classifier, with the weights at which the gradients were taken; see
+            :class:`~wdlg.networks.module.ModuleNetwork` for what it must be.
+        gradients: of the cross-entropy, as a training loop has them: in the order of ``module.parameters()``,
+            or by name; see :func:`~wdlg.updates.gradient.from_tensors`.
+        image_shape: (channels, height, width).
+        method: DLG, IDLG, WDLG or any other attack.
+        images: that the mean gradient is of; with more than one, the result's images are (B, images,
+            channels, height, width).
+        sharing: how the participant made the gradients out of the images; None for one gradient.
+        mode: of the module when they were made, "evaluation" or "training" (statistics of the batch).
+        seed: decides the dummies.
+        progress: show a bar.
+
+    Raises:
+        InputError: the module cannot be attacked, or these cannot be its gradients.
+
+    >>> import wdlg
+    >>> module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Sigmoid(), nn.Linear(32, 10))
+    >>> loss = nn.functional.cross_entropy(module(torch.rand(1, 1, 8, 8)), torch.tensor([3]))
+    >>> gradients = torch.autograd.grad(loss, list(module.parameters()))
+    >>> int(wdlg.attack_module(module, gradients, (1, 8, 8)).labels)
+    3
+    """
+    sharing = FedSGD() if sharing is None else sharing
+    network = ModuleNetwork(module, image_shape, mode)
+    of_one = images == 1 and sharing == FedSGD()
+    seen = Observation(
+        network,
+        network.parameters(),
+        from_tensors(gradients, rank_one=of_one),
+        sharing=sharing,
+        images=images,
+    )
+    return attack(seen, method, seed=seed, progress=progress)
 
 
 def reconstruct(
