@@ -228,6 +228,14 @@ MISTAKES = {
     "missing sample file": (("labels", "--dataset", "svhn", "--data-dir", "nowhere"), "no sample file"),
     "unknown defence": ((*ATTACK, "--method", "idlg", "--defence", "fog"), "--defence 'fog': defence"),
     "defence without its setting": (("labels", "--dataset", "digits", "--defence", "noise"), "no 'level'"),
+    "defence beyond single precision": (
+        (*ATTACK, "--method", "idlg", "--defence", "noise,level=1e45"),
+        "defence makes an entry of the gradient NaN or infinite",
+    ),
+    "clipping beyond single precision": (
+        ("labels", "--dataset", "digits", "--defence", "clipped_noise,clip=1e30,multiplier=1e30"),
+        "defence makes an entry of the gradient NaN or infinite",
+    ),
     "defence out of range": ((*ATTACK, "--method", "idlg", "--defence", "pruning,share=1"), "share is 1"),
     "unknown profile": (("book", "--profile", "huge"), "--profile is 'huge'"),
     "data in a file": (("data", "list", "--data-dir", __file__), "data_dir is "),

@@ -233,6 +233,20 @@ def test_a_setting_that_cannot_be_is_refused_in_one_sentence(make, message):
         make()
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e25])
+def test_the_price_is_told_where_squares_overflow(size):
+    """In single precision the squares of entries above 2e19 are infinite."""
+    exact = shared(3, torch.float32)
+    sent = Noise(size)(exact, streams(3))
+    double = sent.double(), exact.double()
+    found, true = flat(sent.double()), flat(exact.double())
+    error = (found - true).norm(dim=1) / true.norm(dim=1)
+    torch.testing.assert_close(defences.relative_error(sent, exact).double(), error, rtol=1e-3, atol=0)
+    torch.testing.assert_close(defences.relative_error(*double), error)
+    angle = (found * true).sum(1) / (found.norm(dim=1) * true.norm(dim=1))
+    torch.testing.assert_close(defences.cosine(sent, exact).double(), angle, rtol=1e-3, atol=1e-6)
+
+
 # A gradient that is no product any more: losses, label rules, batches
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdlg.errors import InputError
+from wdlg.updates.distance import root
 from wdlg.updates.output_layer import Dense, Product, Products
 
 KINDS = ("product", "products", "three products", "dense", "written out")
@@ -83,3 +84,11 @@ def test_parts_that_do_not_fit_together_are_refused():
         Products(torch.zeros(2, 3, 4), torch.zeros(2, 5))
     with pytest.raises(InputError, match=r"^rest has shape \(2, 4, 6\), but must have shape \(2, 4, 5\)"):
         Dense(torch.zeros(2, 4), torch.zeros(2, 5), torch.zeros(2, 4, 6))
+
+
+def test_a_root_of_no_number_is_none_and_that_of_zero_has_no_slope():
+    squared = torch.tensor([torch.nan, 0.0, -1e-12, 4.0, torch.inf], requires_grad=True)
+    found = root(squared)
+    torch.testing.assert_close(found, torch.tensor([torch.nan, 0.0, 0.0, 2.0, torch.inf]), equal_nan=True)
+    (slope,) = torch.autograd.grad(found.sum(), squared)
+    torch.testing.assert_close(slope[1:], torch.tensor([0.0, 0.0, 0.25, 0.0]))

@@ -158,9 +158,9 @@ class RowSum:
 
     def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
         """Labels, see :class:`LabelRule`."""
-        sums = gradient.output.row_sums()
+        sums = _finite("row_sums", gradient.output.row_sums())
         # A matrix with a single column says all that the rule asks.
-        return row_sum(sums[:, :, None]) if images == 1 else _least(_finite("row sums", sums), images)
+        return row_sum(sums[:, :, None]) if images == 1 else _least(sums, images)
 
     def steps(self, *, classes: int, features: int) -> int:
         """K x M sums."""

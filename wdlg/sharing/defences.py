@@ -107,7 +107,9 @@ class ClippedNoise:
         length = norm(gradient)
         factor = torch.where(length > self.clip, self.clip / length, 1.0)[:, None, None]
         clipped = [factor * tensor for tensor in gradient.tensors()]
-        return _add_noise(clipped, torch.full_like(length, self.multiplier * self.clip), generators)
+        return _add_noise(
+            clipped, length.new_tensor(self.multiplier * self.clip).expand(len(length)), generators
+        )
 
 
 @dataclass(frozen=True)
@@ -264,20 +266,24 @@ def parse(text: str) -> Defence:
 
 def relative_error(sent: Gradient, true: Gradient) -> Tensor:
     """``|sent - true| / |true|`` over all parameters, (B,); 0 where both are zero."""
-    length = norm(true)
-    distance = root(squared_euclidean(sent, true).clamp_min(0))
-    return torch.where(distance > 0, distance / length, 0.0)
+    require_alike_gradients(sent, true)
+    distance, length = root(squared_euclidean(sent, true).clamp_min(0)), norm(true)
+    if not torch.isfinite(distance).all() and sent.bias.dtype != torch.float64:
+        return relative_error(sent.double(), true.double()).to(distance)  # squares of large entries overflow
+    return torch.where(distance == 0, 0.0, distance / length)
 
 
 def cosine(sent: Gradient, true: Gradient) -> Tensor:
     """Cosine of the angle between two gradients over all parameters, (B,); 0 where one is zero."""
     require_alike_gradients(sent, true)
+    lengths = norm(sent).double() * norm(true).double()
+    if not torch.isfinite(lengths).all() and sent.bias.dtype != torch.float64:
+        return cosine(sent.double(), true.double()).to(sent.bias.dtype)
     products = [
         (ours.double() * theirs.double()).sum((1, 2))
         for ours, theirs in zip(sent.tensors(), true.tensors(), strict=True)
     ]
-    lengths = norm(sent).double() * norm(true).double()
-    return torch.where(lengths > 0, torch.stack(products).sum(0) / lengths, 0.0).to(norm(true))
+    return torch.where(lengths > 0, torch.stack(products).sum(0) / lengths, 0.0).to(sent.bias.dtype)
 
 
 def _value(text: str) -> Any:
@@ -293,6 +299,12 @@ def _value(text: str) -> Any:
 
 
 def _sent(tensors: Sequence[Tensor]) -> Gradient:
+    for tensor in tensors:
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                "defence makes an entry of the gradient NaN or infinite, but must leave all finite: its settings "
+                "are too large."
+            )
     return from_tensors(tensors, rank_one=False)
 
 

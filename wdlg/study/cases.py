@@ -158,7 +158,10 @@ class Cases:
         if self.defence is None:
             return exact
         streams = [generator(self.seed, "defence", number) for number in self.numbers.tolist()]
-        return replace(exact, gradient=self.defence(exact.gradient, streams))
+        sent = self.defence(exact.gradient, streams)
+        if not all(torch.isfinite(part).all() for part in sent.parts()):
+            raise InputError(f"defence is {self.defence}, but must leave every entry of the gradient finite.")
+        return replace(exact, gradient=sent)
 
     def select(self, index: Tensor) -> Cases:
         """The cases at ``index``, with their networks only."""

@@ -35,6 +35,6 @@ def norm(gradient: Gradient) -> Tensor:
 
 
 def root(squared: Tensor) -> Tensor:
-    """Square root whose derivative at 0 is 0 (a subgradient) instead of infinite."""
-    positive = squared > 0
+    """Square root whose derivative at 0 is 0 (a subgradient) instead of infinite; NaN stays NaN."""
+    positive = ~(squared <= 0)
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

@@ -70,6 +70,10 @@ class Gradient(Rows):
             return Gradient(sent.hidden, Dense.of(sent.last_weight, sent.bias))
         return sent
 
+    def double(self) -> Gradient:
+        """The same values in double precision."""
+        return self._each(Tensor.double)
+
     def detach(self) -> Gradient:
         """The same values, cut from the graph that produced them."""
         return self._each(Tensor.detach)
