@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
 
-from wdlg.errors import require_choice
+from wdlg.errors import require_choice, require_count
 from wdlg.networks.base import (
     Parameters,
     gradient_of_mean,
     require_fitting,
     require_fitting_batches,
     require_held,
+    require_parameters,
 )
 from wdlg.networks.initial import BOUND, Around, draw, initial_buffers, of_torch, require_distribution
 from wdlg.networks.normalisation import PlainNormalisations
@@ -118,6 +120,26 @@ class TorchNetwork:
         )
         tensors = draw(self.parameter_shapes, around, count, generator=generator, dtype=dtype)
         return Parameters(tensors, initial_buffers(self._attacked, count, dtype))
+
+    def as_module(self, parameters: Parameters, number: int = 0) -> nn.Module:
+        """One of the networks as a torch module of its own, in this network's mode.
+
+        Args:
+            parameters: N networks.
+            number: which of them, from 0.
+
+        Raises:
+            InputError: the parameters are not of this network, or there is none of that number.
+        """
+        require_parameters(self, parameters)
+        require_count("number", number, at_least=0, below=len(parameters))
+        module = copy.deepcopy(self._attacked).to_empty(device=parameters.tensors[0].device)
+        module.to(parameters.tensors[0].dtype).requires_grad_(True)
+        held = (*module.parameters(), *module.buffers())
+        with torch.no_grad():
+            for theirs, ours in zip(held, (*parameters.tensors, *parameters.buffers), strict=True):
+                theirs.copy_(ours[number])
+        return module
 
     def scores(self, weights: Sequence[Tensor], images: Tensor, buffers: Sequence[Tensor] = ()) -> Tensor:
         """Class scores (N, K) of images (N, channels, height, width) in one network, for ``torch.func``.

@@ -302,8 +302,8 @@ def _sent(tensors: Sequence[Tensor]) -> Gradient:
     for tensor in tensors:
         if not torch.isfinite(tensor).all():
             raise InputError(
-                "defence makes an entry of the gradient NaN or infinite, but must leave all finite: its settings "
-                "are too large."
+                "defence makes an entry of the gradient NaN or infinite, but must leave all finite: its "
+                "settings are too large."
             )
     return from_tensors(tensors, rank_one=False)
 
