@@ -48,3 +48,10 @@ def test_plans_are_named_after_the_parameters_of_the_lenet(cases):
     assert names == [
         f"{layer} {kind}" for layer in ("conv1", "conv2", "conv3", "linear") for kind in ("weight", "bias")
     ]
+
+
+def test_plans_of_another_network_are_named_after_its_own_parameters(faces):
+    cases = draw(faces, Design(networks=1, network={"name": "resnet", "width": 2}))
+    found = plans(cases, cases.truth, Wasserstein())
+    module = cases.network.as_module(cases.parameters)
+    assert [name.replace(" ", ".") for name in found] == [name for name, _ in module.named_parameters()]

@@ -92,6 +92,10 @@ class Network(Protocol):
         """Width M of the last hidden layer."""
 
     @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Of the tensors in :class:`Parameters`, in their order: a layer, and "weight" or "bias"."""
+
+    @property
     def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of one network's tensors in :class:`Parameters`; last the output layer's, (K, M) and (K,)."""
 

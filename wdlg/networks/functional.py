@@ -78,6 +78,12 @@ class TorchNetwork:
         """Width M of the last hidden layer."""
         return self.output.in_features
 
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Of the module's parameters, in their order, with a space before the last part."""
+        named = [name for name, _ in self._attacked.named_parameters()]
+        return tuple(" ".join(name.rsplit(".", 1)) for name in named)
+
     @cached_property
     def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of the module's parameters, in their order."""

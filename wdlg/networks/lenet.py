@@ -82,6 +82,12 @@ class LeNet:
         return math.prod(self.layer_inputs[-1])
 
     @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """conv1 to conv3 and linear, each with weight and bias."""
+        layers = [*(f"conv{number}" for number in range(1, len(STRIDES) + 1)), "linear"]
+        return tuple(f"{layer} {kind}" for layer in layers for kind in ("weight", "bias"))
+
+    @property
     def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
         """(12, channels * 25) and (12,) for each convolution, then (K, M) and (K,)."""
         weights = [(CHANNELS, channels * KERNEL**2) for channels, _, _ in self.layer_inputs[:-1]]

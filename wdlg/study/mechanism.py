@@ -78,10 +78,8 @@ def plans(cases: Cases, images: Tensor, settings: Wasserstein) -> dict[str, Tens
     observation = cases.observation()
     target = F.one_hot(cases.labels, cases.network.classes).to(images.dtype)
     dummy = observation.network.gradient(observation.parameters, images, target)
-    layers = [f"conv{number + 1}" for number in range(len(dummy.hidden) // 2)] + ["linear"]
-    names = [f"{layer} {kind}" for layer in layers for kind in ("weight", "bias")]
     found = settings.couplings(dummy, observation.gradient)
-    return dict(zip(names, found, strict=True))
+    return dict(zip(cases.network.parameter_names, found, strict=True))
 
 
 def kept_share(plan: Tensor) -> Tensor:
