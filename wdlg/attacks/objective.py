@@ -10,14 +10,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from wdlg import compiled
 from wdlg.attacks.base import Observation, Start
 from wdlg.attacks.labels import LabelRule
 from wdlg.errors import InputError
-from wdlg.losses import Loss
+from wdlg.losses import Loss, SquaredEuclidean
 from wdlg.networks.base import Parameters
+from wdlg.networks.lenet import LeNet
 from wdlg.optimizers import State
 from wdlg.shapes import require_alike, require_tensor
+from wdlg.sharing.federated import FedSGD
 from wdlg.updates.gradient import Gradient
+from wdlg.updates.output_layer import Product
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class Objective:
             parameters: N = 1 or N = B networks.
             shared: B gradients.
         """
+        if targets is not None and self._has_compiled_form(shared, x, *parameters.tensors):
+            from wdlg.attacks.compiled_objective import squared_distance
+
+            assert isinstance(self.seen.network, LeNet)
+            loss, slope = squared_distance(self.seen.network, parameters, self.images(x), targets, shared)
+            return loss, slope.flatten(1)
         variables = x.detach().requires_grad_()
         images = self.images(variables)
         if targets is None:
@@ -108,6 +118,18 @@ class Objective:
         x = state.x.clone()
         x[:, : self._pixels] = self.projection(self.images(x)).flatten(1)
         return replace(state, x=x)
+
+    def _has_compiled_form(self, shared: Gradient, *tensors: Tensor) -> bool:
+        """True for what most attacks are: the squared distance of gradients of one image of LeNet each."""
+        return (
+            type(self.loss) is SquaredEuclidean
+            and type(self.seen.network) is LeNet
+            and type(self.seen.sharing) is FedSGD
+            and self.seen.images == 1
+            and not self.priors
+            and isinstance(shared.output, Product)
+            and compiled.fits(*tensors)
+        )
 
     @property
     def _pixels(self) -> int:

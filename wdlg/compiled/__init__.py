@@ -34,8 +34,12 @@ def in_use() -> bool:
 
 def fits(*tensors: Tensor) -> bool:
     """True if compiled code can work on these: on the CPU, all in single or all in double precision."""
-    kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors}
-    return _in_use and kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)})
+    dtype = tensors[0].dtype
+    return (
+        _in_use
+        and dtype in (torch.float32, torch.float64)
+        and all(tensor.is_cpu and tensor.dtype is dtype for tensor in tensors)
+    )
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -45,7 +49,8 @@ def run(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def as_array(tensor: Tensor) -> np.ndarray:
     """The tensor's numbers as a contiguous array; the same memory if it is contiguous."""
-    return tensor.detach().contiguous().numpy()
+    array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    return array if array.flags.c_contiguous else array.copy()
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def _stopwatch() -> Any:
     return watch
 
 
-def compile_loops(function: Callable[..., Any]) -> Any:
+def compile_loops(function: Callable[..., Any], *, as_written: bool = False) -> Any:
     """Compile at the first call with numba; the machine code is kept on disk for the next process.
 
     Sums may be reordered and products fused with sums, without which no loop over numbers would use the
@@ -130,12 +135,12 @@ def compile_loops(function: Callable[..., Any]) -> Any:
     """
     folder = _kept_in()
     if folder is None:
-        return _compile(function)
+        return _compile(function, as_written=as_written)
     config = _numba().config
     # numba asks for its folder when a function is declared, and only then.
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
-        return _compile(function, cache=True)
+        return _compile(function, as_written=as_written, cache=True)
     finally:
         config.CACHE_DIR = before
 
@@ -149,10 +154,14 @@ def compile_part(function: Callable[..., Any]) -> Any:
     return _compile(function, forceinline=True)
 
 
-def _compile(function: Callable[..., Any], **settings: Any) -> Any:
-    return _numba().njit(
-        fastmath={"contract", "reassoc", "nsz"}, error_model="numpy", nogil=True, **settings
-    )(function)
+def compile_as_written(function: Callable[..., Any]) -> Any:
+    """Like :func:`compile_loops`, but every operation is rounded as it stands, as those of torch are."""
+    return compile_loops(function, as_written=True)
+
+
+def _compile(function: Callable[..., Any], *, as_written: bool = False, **settings: Any) -> Any:
+    freedom = False if as_written else {"contract", "reassoc", "nsz"}
+    return _numba().njit(fastmath=freedom, error_model="numpy", nogil=True, **settings)(function)
 
 
 def _numba() -> Any:

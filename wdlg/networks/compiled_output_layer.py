@@ -1,4 +1,4 @@
-"""The output layer where every attack has its own, attack by attack.
+"""The output layer where every attack has its own, attack by attack; and of one attack alone, a product.
 
 The matrix is read from memory once in each pass, and from the cache for the second product. ``matrices`` are
 (B, K, M), ``biases`` (B, K).
@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from wdlg.compiled import compile_loops
+
+BLOCK = 512
+"""Terms that oneDNN adds up before it adds them to the sum."""
 
 
 @compile_loops
@@ -47,3 +50,22 @@ def errors_back(upstream_bar, error_bar, probabilities, matrices, features_bar):
         np.dot(matrices[b].T, logits_bar, more)
         for i in range(len(more)):
             features_bar[b, i] += more[i]
+
+
+@compile_loops
+def product(row, matrix, out):  # type: ignore[no-untyped-def]
+    """A row (n,) times a matrix (n, m), without the calls and copies that a library's product begins with.
+
+    The order of the sums is that of oneDNN for one row: number after number, in blocks of :data:`BLOCK` that
+    are added up.
+    """
+    part = np.empty_like(out)
+    out[:] = 0
+    for start in range(0, len(row), BLOCK):
+        part[:] = 0
+        for i in range(start, min(start + BLOCK, len(row))):
+            factor = row[i]
+            for j in range(len(part)):
+                part[j] += factor * matrix[i, j]
+        for j in range(len(part)):
+            out[j] += part[j]

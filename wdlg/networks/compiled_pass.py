@@ -1,13 +1,14 @@
 """The gradient of LeNet's cross-entropy and the derivative of any function of it, by compiled loops.
 
-The formulas and their names are those of ``wdlg.networks.lenet._GradientPass``. The activation is left to
-torch, whose exponential is vectorised, and so is an output layer that all attacks share: one product for
-all. All else are numpy arrays: of a small batch most of the time would go into turning tensors into arrays
-and back.
+The formulas and their names are those of ``wdlg.networks.lenet._GradientPass``. The activation and the
+softmax are left to torch, whose exponential is vectorised, and so is the product with an output layer that
+several attacks share. All is numpy arrays: of a small batch most of the time would go into turning tensors
+into arrays and back.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,14 +22,14 @@ from wdlg.networks import compiled_output_layer as output_layer
 from wdlg.networks.convolution import Convolution
 from wdlg.networks.output_layer import OutputLayer
 
-ACTIVATION_NUMBERS = {"sigmoid": 0, "relu": 1, "tanh": 2}
+ACTIVATIONS = {"sigmoid": (0, torch.sigmoid_), "relu": (1, torch.relu_), "tanh": (2, torch.tanh_)}
+"""The number of each in the compiled loops, and what applies it in place."""
 
 
 class Architecture(Protocol):
     """What the passes need to know of a ``wdlg.networks.lenet.LeNet``."""
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...
+    def __hash__(self) -> int: ...
 
     @property
     def activation(self) -> str: ...
@@ -36,60 +37,66 @@ class Architecture(Protocol):
     @property
     def convolutions(self) -> tuple[Convolution, ...]: ...
 
-    def activate(self, sums: Tensor) -> Tensor: ...
-
 
 class Weights(Protocol):
     """What they need of its weights, ``wdlg.networks.lenet.LayerWeights``."""
 
     def __len__(self) -> int: ...
 
-    matrices: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
     output_layer: OutputLayer
 
     @property
-    def with_biases(self) -> tuple[Tensor, ...]: ...
+    def with_biases(self) -> tuple[np.ndarray, ...]: ...
 
 
-class CompiledPass(torch.autograd.Function):
-    """The same function as ``_GradientPass``."""
+class Pass:
+    """The gradients of B images, and on demand the derivative of a function of them; all of arrays.
 
-    @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, target: Tensor, network: Architecture, weights: Weights
-    ) -> tuple[Tensor, ...]:
-        count = len(images)
-        matrices = [as_array(matrix) for matrix in weights.with_biases]
-        shapes = [_shape(layer) for layer in network.convolutions]
-        activation = ACTIVATION_NUMBERS[network.activation]
+    Args:
+        images: (B, channels, height, width).
+        target: label probabilities (B, K).
+        network, weights: of N = 1 or N = B networks. Shapes and precisions are trusted to fit.
 
-        hidden = [_channels_last(as_array(images).reshape(count, images.shape[1], -1))]
-        dtype = hidden[0].dtype
+    Attributes:
+        gradients: of the hidden layers' parameters in torch's order, then error (B, K) and features (B, M).
+    """
+
+    def __init__(
+        self, images: np.ndarray, target: np.ndarray, network: Architecture, weights: Weights
+    ) -> None:
+        count, channels = images.shape[:2]
+        matrices = weights.with_biases
+        shapes = _shapes(network)
+        activation, activate = ACTIVATIONS[network.activation]
+
+        hidden = [_channels_last(images.reshape(count, channels, -1))]
+        dtype = images.dtype
         for shape, matrix in zip(shapes, matrices, strict=True):
             output = np.empty((count, shape[4] * shape[5], matrix.shape[1]), dtype)
             loops.sums(hidden[-1], matrix, shape, output)
-            hidden.append(network.activate(torch.from_numpy(output)).numpy())
-        features = torch.from_numpy(_channels_last(hidden[-1]).reshape(count, -1))
+            activate(torch.from_numpy(output))
+            hidden.append(output)
+        features = _channels_last(hidden[-1]).reshape(count, -1)
+        last = weights.output_layer
         if len(weights) > 1:
-            probabilities, error, above = (like.new_empty(like.shape) for like in (target, target, features))
+            probabilities, error, above = (np.empty_like(like) for like in (target, target, features))
             output_layer.errors(
-                *map(as_array, (features, weights.matrices[-1], weights.biases[-1], target)),
-                *map(as_array, (probabilities, error, above)),
+                features, as_array(last.weights), as_array(last.biases), target, probabilities, error, above
             )
         else:
-            probabilities = torch.softmax(weights.output_layer.logits(features), dim=-1)
+            logits = last.times_array(features, 0) + as_array(last.biases)
+            probabilities = torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
             error = probabilities - target
-            above = weights.output_layer.times(error)
+            above = last.times_array(error, 1)
 
         units = hidden[-1].shape[2]
-        upstream = [_channels_last(as_array(above).reshape(count, units, -1))]
+        upstream = [_channels_last(above.reshape(count, units, -1))]
         local: list[np.ndarray] = []
         gradients: list[np.ndarray] = []
         for layer in reversed(range(len(shapes))):
             local.insert(0, np.empty_like(hidden[layer + 1]))
-            weight = np.empty((count, *weights.matrices[layer].shape[1:]), dtype)
-            bias = np.empty((count, weight.shape[1], 1), dtype)
+            weight = np.empty((count, units, matrices[layer].shape[2] - 1), dtype)
+            bias = np.empty((count, units, 1), dtype)
             below = np.empty_like(hidden[layer] if layer else hidden[layer][:0])
             loops.gradients(
                 hidden[layer], hidden[layer + 1], upstream[0], matrices[layer],
@@ -97,21 +104,17 @@ class CompiledPass(torch.autograd.Function):
             )  # fmt: skip
             gradients = [weight, bias, *gradients]
             upstream.insert(0, below)
-        ctx.network, ctx.weights, ctx.shapes, ctx.activation = network, weights, shapes, activation
-        ctx.matrices, ctx.hidden, ctx.local, ctx.upstream = matrices, hidden, local, upstream[1:]
-        ctx.probabilities = probabilities
-        return (*map(torch.from_numpy, gradients), error, features)
+        self.gradients = [*gradients, error, features]
+        self._layers = matrices, shapes, activation, hidden, local, upstream[1:]
+        self._last = last, len(weights) > 1, probabilities
+        self._image_shape = images.shape
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        network, weights, shapes, activation = ctx.network, ctx.weights, ctx.shapes, ctx.activation
-        matrices, hidden, local, upstream = ctx.matrices, ctx.hidden, ctx.local, ctx.upstream
-        layers = len(shapes)
-        probabilities = ctx.probabilities
-        count = len(probabilities)
-        error_bar, features_bar = cotangents[2 * layers :]
-        bars = [as_array(cotangent) for cotangent in cotangents[: 2 * layers]]
+    def back(self, *bars: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by images and target, from those by ``gradients``."""
+        matrices, shapes, activation, hidden, local, upstream = self._layers
+        last, own_networks, probabilities = self._last
+        layers, count = len(shapes), len(probabilities)
+        error_bar, features_bar = bars[2 * layers :]
 
         matrix_bar: list[np.ndarray] = []
         hidden_bar: list[np.ndarray] = []
@@ -125,18 +128,15 @@ class CompiledPass(torch.autograd.Function):
                 shapes[layer], activation, bars[2 * layer], bars[2 * layer + 1], below_bar,
                 matrix_bar[-1], hidden_bar[-1], upstream_bar,
             )  # fmt: skip
-        above = torch.from_numpy(_channels_last(upstream_bar).reshape(count, -1))
-        if len(weights) > 1:
-            error_bar, features_bar = (
-                bar.clone(memory_format=torch.contiguous_format) for bar in (error_bar, features_bar)
-            )
-            arrays = (above, error_bar, probabilities, weights.matrices[-1], features_bar)
-            output_layer.errors_back(*map(as_array, arrays))
+        above = _channels_last(upstream_bar).reshape(count, -1)
+        if own_networks:
+            error_bar, features_bar = error_bar.copy(), features_bar.copy()
+            output_layer.errors_back(above, error_bar, probabilities, as_array(last.weights), features_bar)
         else:
-            error_bar = error_bar + weights.output_layer.times_transposed(above)
-            logits_bar = probabilities * (error_bar - (probabilities * error_bar).sum(1, keepdim=True))
-            features_bar = features_bar + weights.output_layer.times(logits_bar)
-        total = _channels_last(as_array(features_bar).reshape(count, hidden[-1].shape[2], -1))
+            error_bar = error_bar + last.times_array(above, 0)
+            mean = torch.from_numpy(probabilities * error_bar).sum(1, keepdim=True).numpy()
+            features_bar = features_bar + last.times_array(probabilities * (error_bar - mean), 1)
+        total = _channels_last(features_bar.reshape(count, hidden[-1].shape[2], -1))
         for layer in reversed(range(layers)):
             below = np.empty_like(hidden[layer])
             loops.downwards(
@@ -144,12 +144,31 @@ class CompiledPass(torch.autograd.Function):
                 matrix_bar[layer], shapes[layer], activation, below,
             )  # fmt: skip
             total = below
-        images_bar = torch.from_numpy(_channels_last(total).reshape(count, *network.image_shape))
-        return images_bar, -error_bar, None, None
+        return _channels_last(total).reshape(self._image_shape), -error_bar
 
 
-def _shape(layer: Convolution) -> tuple[int, ...]:
-    return layer.height, layer.width, layer.channels, layer.stride, *layer.output_size
+class CompiledPass(torch.autograd.Function):
+    """The same function as ``_GradientPass``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, target: Tensor, network: Architecture, weights: Weights
+    ) -> tuple[Tensor, ...]:
+        ctx.done = Pass(as_array(images), as_array(target), network, weights)
+        return tuple(map(torch.from_numpy, ctx.done.gradients))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        return (*map(torch.from_numpy, ctx.done.back(*map(as_array, cotangents))), None, None)
+
+
+@lru_cache
+def _shapes(network: Architecture) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        (layer.height, layer.width, layer.channels, layer.stride, *layer.output_size)
+        for layer in network.convolutions
+    )
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:

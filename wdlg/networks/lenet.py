@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -277,10 +278,10 @@ class LayerWeights:
         return tuple(patch_order(matrix) for matrix in self.matrices[:-1])
 
     @cached_property
-    def with_biases(self) -> tuple[Tensor, ...]:
+    def with_biases(self) -> tuple[np.ndarray, ...]:
         """The same with the biases as a last column, for the compiled code."""
         return tuple(
-            torch.cat((matrix, bias[:, :, None]), dim=2)
+            compiled.as_array(torch.cat((matrix, bias[:, :, None]), dim=2))
             for matrix, bias in zip(self.in_patch_order, self.biases[:-1], strict=True)
         )
 

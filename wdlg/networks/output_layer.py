@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from wdlg import compiled
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
@@ -45,9 +48,34 @@ class OutputLayer:
     def _times(self, rows: Tensor, matrices: Tensor, side: int) -> Tensor:
         if len(matrices) > 1:
             return (rows[:, None, :] @ matrices)[:, 0]
-        if rows.dtype == torch.float32 and rows.device.type == "cpu" and HAS_ONEDNN:
-            return torch.ops.mkldnn._linear_pointwise(rows, self._packed[side], None, "none", [], "")
-        return rows @ matrices[0]
+        # torch has no derivative for this product of oneDNN.
+        if rows.requires_grad or rows.dtype != torch.float32 or rows.device.type != "cpu" or not HAS_ONEDNN:
+            return rows @ matrices[0]
+        if len(rows) == 1 and compiled.in_use():
+            return torch.from_numpy(self._times_one(compiled.as_array(rows), side))
+        return torch.ops.mkldnn._linear_pointwise(rows, self._packed[side], None, "none", [], "")
+
+    def times_array(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """The same products of arrays, by the one matrix: rows times Vᵀ for side 0, times V for side 1."""
+        if len(rows) == 1 and rows.dtype == np.float32 and HAS_ONEDNN:
+            return self._times_one(rows, side)
+        matrices = self.weights if side else self.weights.transpose(1, 2)
+        return self._times(torch.from_numpy(rows), matrices, side).numpy()
+
+    def _times_one(self, row: np.ndarray, side: int) -> np.ndarray:
+        """oneDNN's product of one row, to the bit, without the calls that take it most of its time."""
+        from wdlg.networks.compiled_output_layer import product
+
+        matrix = self._both_ways[side]
+        out = np.empty((1, matrix.shape[1]), row.dtype)
+        product(row[0], matrix, out[0])
+        return out
+
+    @cached_property
+    def _both_ways(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vᵀ and V with the rows that are added up one after the other."""
+        matrix = self.weights[0].detach()
+        return compiled.as_array(matrix.T), compiled.as_array(matrix)
 
     @cached_property
     def _packed(self) -> tuple[Tensor, Tensor]:

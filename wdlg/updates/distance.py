@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wdlg import compiled
 from wdlg.updates.gradient import Gradient, require_alike_gradients
+from wdlg.updates.output_layer import Product
 
 
 def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
@@ -16,13 +17,21 @@ def squared_euclidean(dummy: Gradient, shared: Gradient) -> Tensor:
         InputError: the two are not gradients of the same parameters, attacks and precision.
     """
     require_alike_gradients(dummy, shared)
-    total = dummy.output.squared_distance(shared.output)
+    ours, theirs = dummy.output, shared.output
+    if isinstance(ours, Product) and isinstance(theirs, Product):
+        parts = (*dummy.hidden, ours.error, ours.features)
+        constants = (*shared.hidden, theirs.error, theirs.features)
+        if compiled.fits(*parts, *constants) and not any(tensor.requires_grad for tensor in constants):
+            from wdlg.updates.compiled_distance import SquaredDistance
+
+            return SquaredDistance.apply(*parts, *constants)
+    total = ours.squared_distance(theirs)
     if compiled.fits(total, *dummy.hidden, *shared.hidden):
         from wdlg.updates.compiled_distance import SquaredDistances
 
         return SquaredDistances.apply(total, *dummy.hidden, *shared.hidden)
-    for ours, theirs in zip(dummy.hidden, shared.hidden, strict=True):
-        total = total + (ours - theirs).square().flatten(1).sum(-1)
+    for one, other in zip(dummy.hidden, shared.hidden, strict=True):
+        total = total + (one - other).square().flatten(1).sum(-1)
     return total
 
 
