@@ -66,15 +66,10 @@ def psnr(images: Tensor, truth: Tensor) -> np.ndarray:
     Raises:
         InputError: the shapes differ, or the truth is not within [0, 1].
     """
-    from skimage.metrics import peak_signal_noise_ratio
-
+    # As in scikit-image, where the module that has it takes half a second to import.
+    errors = [np.mean((picture - original) ** 2) for original, picture in _pictures(truth, images)]
     with np.errstate(divide="ignore"):
-        return np.array(
-            [
-                peak_signal_noise_ratio(original, picture, data_range=1.0)
-                for original, picture in _pictures(truth, images)
-            ]
-        )
+        return 10 * np.log10(1 / np.array(errors))
 
 
 def ssim(images: Tensor, truth: Tensor) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,15 @@ from wdlg.cli.options import (
     data_dir_option,
     json_option,
     json_text,
+    loading,
     option,
     seed_option,
 )
 from wdlg.errors import InputError, require_choice, require_count
+
+if TYPE_CHECKING:
+    from wdlg.attacks import Reconstruction
+    from wdlg.study import Cases, Outcome
 
 MOST_EVALUATIONS = 10_000_000
 MOST_IMAGES = 1_000_000
@@ -72,11 +77,14 @@ def attack(
 
     Example:  wdlg attack --dataset digits --index 3 --method idlg --figure leak.png
     """
-    from wdlg import data
-    from wdlg.attacks.base import require_device
-    from wdlg.attacks.optimised import METHODS, with_settings
-    from wdlg.sharing import defences
-    from wdlg.study import Design, draw, run_paired
+    with loading():
+        from wdlg import data
+        from wdlg.attacks.base import Start, Status, require_device
+        from wdlg.attacks.optimised import METHODS, with_settings
+        from wdlg.attacks.run import reconstruct
+        from wdlg.evaluation import mse, psnr, ssim
+        from wdlg.sharing import defences
+        from wdlg.study.cases import Design, draw
 
     against = _defence(defence)
     chosen = with_settings(
@@ -85,7 +93,7 @@ def attack(
         learning_rate=learning_rate,
     )
     target = None if figure is None else _writable_png(figure)
-    require_device("--device", device)
+    computes_on = require_device("--device", device)
     if image is None:
         if label is not None:
             raise InputError(f"--label is {label}, but is allowed only together with --image.")
@@ -96,22 +104,28 @@ def attack(
             raise InputError(f"--index is {index}, but must be left out when --image is given.")
         sample, position = _own_picture(dataset, image, label), 0
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position, defence=against))
-    outcome = run_paired(cases, [chosen], device=device, progress=sys.stderr.isatty())
-    row = outcome.records.iloc[0]
+    observation = cases.observation()
+    start = Start(observation, cases.dummy_images, cases.dummy_labels).to(computes_on)
+    outcome = reconstruct(
+        chosen, start.observation, start.dummy_images, start.dummy_labels, progress=sys.stderr.isatty()
+    ).to("cpu")
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     result = {
         "dataset": dataset,
         "index": None if image else position,
         "method": method,
-        **{
-            name: row[name]
-            for name in (
-                *("label_true", "label_recovered", "status", "iterations", "evaluations", "seconds"),
-                *("loss", "mse", "psnr", "ssim"),
-                *(() if against is None else ("relative_error", "cosine")),
-            )
-        },
-        **({} if against is None else {"defence": defences.title(against)}),
+        "label_true": cases.labels.item(),
+        "label_recovered": outcome.labels.item(),
+        "status": Status(int(outcome.status)).name.lower(),
+        **{name: getattr(outcome, name).item() for name in ("iterations", "evaluations", "seconds", "loss")},
+        **{measure.__name__: measure(outcome.images, cases.truth).item() for measure in (mse, psnr, ssim)},
     }
+    if against is not None:
+        exact = cases.exact().gradient
+        result["relative_error"] = defences.relative_error(observation.gradient, exact).item()
+        result["cosine"] = defences.cosine(observation.gradient, exact).item()
+        result["defence"] = defences.title(against)
     # The figure comes last: if it cannot be written, the result is not lost.
     if as_json:
         click.echo(json_text(result))
@@ -120,9 +134,28 @@ def attack(
     if target is not None:
         from wdlg.figures import save, single_attack
 
-        save(single_attack(outcome, chosen.name, start=cases.dummy_images.numpy()), target)
+        paired = _paired(cases, chosen.name, outcome)
+        save(single_attack(paired, chosen.name, start=cases.dummy_images.numpy()), target)
         if not as_json:
             click.echo(f"  figure     {target}")
+
+
+def _paired(cases: Cases, method: str, result: Reconstruction) -> Outcome:
+    """The result as figures take it. Tables are loaded here only: without a figure, nobody waits for them."""
+    import pandas as pd
+
+    from wdlg.study.paired import Outcome
+    from wdlg.study.records import log_grid
+
+    grid = log_grid(int(result.evaluations))
+    trace = {"trace_evaluation": [grid.numpy()], "trace_loss": [result.loss_trace[0, grid].numpy()]}
+    return Outcome(
+        records=pd.DataFrame({"method": [method], **trace}),
+        images={method: result.images.numpy()},
+        snapshots={},
+        snapshot_iterations=(),
+        truth=cases.truth.numpy(),
+    )
 
 
 def _tell(result: dict[str, Any], name: str, what: str, names: tuple[str, ...]) -> None:
@@ -174,12 +207,12 @@ def labels(
 
     Example:  wdlg labels --dataset digits --images 200 --activation tanh
     """
-    from wdlg import data
-    from wdlg.attacks.labels import ANALYTIC
-    from wdlg.networks.lenet import ACTIVATIONS
-    from wdlg.sharing import defences
-    from wdlg.study import compare_rules
-    from wdlg.study.labels import summarise
+    with loading():
+        from wdlg import data
+        from wdlg.attacks.labels import ANALYTIC
+        from wdlg.networks.lenet import ACTIVATIONS
+        from wdlg.sharing import defences
+        from wdlg.study.labels import compare_rules, summarise
 
     require_choice("--activation", activation, ACTIVATIONS)
     require_count("--images", images, below=MOST_IMAGES + 1)

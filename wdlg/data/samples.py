@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
-import torch
 from numpy.lib.npyio import NpzFile
 
 from wdlg.data.catalogue import CATALOGUE
 from wdlg.data.embedded import EMBEDDED_IMAGES
 from wdlg.data.files import open_file
 from wdlg.errors import InputError, require_choice, require_count, told
+
+if TYPE_CHECKING:
+    import torch
 
 TEXTS = ("class_names", "split", "source")
 KEYS = ("images", "labels", "num_classes", *TEXTS)
@@ -82,11 +84,16 @@ class Sample:
         return len(self.labels)
 
     def tensor(
-        self, indices: np.ndarray | list[int] | None = None, dtype: torch.dtype = torch.float32
+        self, indices: np.ndarray | list[int] | None = None, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
-        """Images (B, C, H, W) with values in [0, 1]; all of them, or those at ``indices``."""
+        """Images (B, C, H, W) with values in [0, 1]; all of them, or those at ``indices``.
+
+        In single precision, or of another floating type.
+        """
+        import torch  # takes a second, which a command that only lists data sets need not wait for
+
         chosen = self.images if indices is None else self.images[indices]
-        return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(dtype) / 255
+        return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(dtype or torch.float32) / 255
 
     def digest(self) -> str:
         """SHA-256 of images and labels: equal for samples that give the same attacks."""

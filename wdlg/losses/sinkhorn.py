@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wdlg import compiled
@@ -214,6 +213,8 @@ def exact_assignment(cost: Tensor) -> Tensor:
         raise InputError(
             f"cost has matrices of {cost.shape[1]} x {cost.shape[2]}, but must have square ones."
         )
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second
+
     columns = [
         linear_sum_assignment(matrix)[1] if np.isfinite(matrix).all() else np.arange(len(matrix))
         for matrix in cost.detach().double().cpu().numpy()
