@@ -10,16 +10,16 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import scaling, timing
+from benchmarks import alone, scaling, timing
 from benchmarks.goals import GOALS
 from benchmarks.ideas import ideas
 
 FOLDER = Path(__file__).parent
-LATEST, IDEAS, SCALING = (FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling"))
+LATEST, IDEAS, SCALING, ALONE = (FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling", "alone"))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "scaling"]))
+@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "alone", "scaling"]))
 def main(names: tuple[str, ...]) -> None:
     """Measure the engine side by side with the plain way, and keep the results in benchmarks/.
 
@@ -56,17 +56,18 @@ def main(names: tuple[str, ...]) -> None:
         for entry in found:
             click.echo("{name}: {ratio} times as fast ({low} to {high})".format(**entry))
         _write(IDEAS, found)
-    if not names or "scaling" in names:
-        result = {
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": torch.multiprocessing.cpu_count(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            **scaling.measure(click.echo),
-        }
-        _write(SCALING, result)
+    for key, path, measure in (("alone", ALONE, alone.measure), ("scaling", SCALING, scaling.measure)):
+        if not names or key in names:
+            _write(path, {"machine": _machine(), **measure(click.echo)})
+
+
+def _machine() -> dict[str, object]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": torch.multiprocessing.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _write(path: Path, content: object) -> None:

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from wdlg.attacks import IDLG, Start
-from wdlg.attacks.labels import recover
 
 
 def idlg(start: Start, evaluations: int) -> int:
@@ -22,7 +21,7 @@ def _one(start: Start, evaluations: int) -> int:
         tensor.reshape(parameter.shape)
         for tensor, parameter in zip(observation.gradient.tensors(), parameters, strict=True)
     ]
-    label = recover(IDLG.label_rule, observation.gradient)
+    label = IDLG.label_rule(observation.gradient, observation.images)
     dummy = start.dummy_images.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([dummy], max_eval=evaluations)
     made = 0

@@ -37,11 +37,11 @@ if os.environ.get("NUMBA_DISABLE_JIT") == "1":
 
 stream = torch.Generator().manual_seed(0)
 for image_shape in ((1, 1, 1), (3, 2, 5), (2, 7, 3)):
-    for networks in (1, 2):
+    for attacks, networks in ((2, 1), (2, 2), (1, 1)):
         network = LeNet(image_shape, 3)
         parameters = network.initial_parameters(networks, generator=stream)
-        images = torch.rand(2, *image_shape, generator=stream).requires_grad_()
-        gradient = network.gradient(parameters, images, torch.eye(3)[:2])
+        images = torch.rand(attacks, *image_shape, generator=stream).requires_grad_()
+        gradient = network.gradient(parameters, images, torch.eye(3)[:attacks])
         hidden = tuple(torch.rand_like(part) for part in gradient.hidden)
         shared = Gradient.of_one(
             hidden, torch.rand_like(gradient.bias), torch.rand_like(gradient.output.features)

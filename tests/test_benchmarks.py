@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import plain, wasserstein
+from benchmarks import alone, plain, wasserstein
 from benchmarks.goals import lasting
 from benchmarks.ideas import ideas
 from benchmarks.problems import Problem
@@ -34,6 +34,15 @@ def test_the_plain_loop_makes_the_evaluations_of_the_engine():
     start = Problem(2, side=8, channels=1, classes=4).start()
     engine = reconstruct(lasting(IDLG, 40), *vars(start).values())
     assert plain.idlg(start, 40) == int(engine.evaluations.sum())
+
+
+def test_alone_and_in_a_batch_are_compared_with_the_plain_loop(monkeypatch):
+    monkeypatch.setattr(alone, "EVALUATIONS", dict.fromkeys(alone.EVALUATIONS, 3))
+    monkeypatch.setattr(alone, "BATCH", 2)
+    found = alone.speeds(1, side=8, channels=1, classes=4)
+    for other in ("batch", "plain"):
+        assert found[f"alone / {other}"].median == found["alone"].median / found[other].median
+    assert [name for name in found if "/" not in name] == list(alone.EVALUATIONS)
 
 
 def test_both_ways_of_the_wasserstein_loss_agree():

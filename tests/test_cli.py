@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from small_study import CONTENT
 
-from wdlg import data, project, study
+from wdlg import data, project
 from wdlg.cli import main
 from wdlg.errors import InputError
 
@@ -107,7 +107,7 @@ def test_a_figure_that_cannot_be_written_costs_neither_the_result_nor_the_one_th
 
 def test_a_folder_in_the_figures_place_is_refused_before_the_attack(tmp_path, monkeypatch):
     (tmp_path / "leak.png").mkdir()
-    monkeypatch.setattr(study, "run_paired", None)
+    monkeypatch.setattr("wdlg.attacks.run.reconstruct", None)
     answer = run(*ATTACK, "--method", "idlg", "--figure", tmp_path / "leak.png")
     assert answer.exit_code == 2
     assert "leak.png', but must be a file that ends in .png" in answer.stderr

@@ -21,11 +21,14 @@ from threadpoolctl import threadpool_info
 
 from wdlg import compiled
 from wdlg.attacks import IDLG, Observation, Start, engine, reconstruct
+from wdlg.attacks.objective import Objective
 from wdlg.losses import SquaredEuclidean
 from wdlg.losses.sinkhorn import sinkhorn_plan, unrolled_sinkhorn_plan
 from wdlg.networks import ACTIVATIONS, LeNet
+from wdlg.networks.output_layer import HAS_ONEDNN, OutputLayer
 from wdlg.optimizers import LBFGS, GradientDescent
 from wdlg.updates import Gradient
+from wdlg.updates.distance import squared_euclidean
 
 # Rounding of sums of some hundred terms in other orders; single precision has 6e-8 for one term.
 CLOSE = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 2e-4, "atol": 2e-5}}
@@ -113,6 +116,90 @@ def test_a_distance_that_is_infinite_in_one_parameter_is_infinite_and_a_number(p
 
     loss = SquaredEuclidean()(gradient(1e30), gradient(0.0))
     assert loss.tolist() == [torch.inf, 0]
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize(("attacks", "classes", "features"), [(1, 100, 768), (3, 10, 588), (2, 2, 1)])
+def test_the_distance_of_products_is_to_the_bit_what_torchs_operations_bring(
+    attacks, classes, features, dtype
+):
+    """They are used where the shared gradient is differentiated, too."""
+    stream = torch.Generator().manual_seed(0)
+    shapes = ((attacks, 3, 4), (attacks, 3, 1), (attacks, classes), (attacks, features))
+    ours, theirs = ([torch.randn(shape, generator=stream, dtype=dtype) for shape in shapes] for _ in range(2))
+    weights = torch.rand(attacks, generator=stream, dtype=dtype)
+
+    def loss_and_derivatives(differentiated):
+        leaves = [part.clone().requires_grad_() for part in ours]
+        constants = [part.clone().requires_grad_(differentiated) for part in theirs]
+        one, other = (Gradient.of_one(tuple(parts[:2]), *parts[2:]) for parts in (leaves, constants))
+        loss = SquaredEuclidean()(one, other)
+        return [loss, *torch.autograd.grad((weights * loss).sum(), leaves)]
+
+    for mine, torchs in zip(loss_and_derivatives(False), loss_and_derivatives(True), strict=True):
+        assert torch.equal(mine, torchs)
+    with compiled.turned_off():
+        plain = loss_and_derivatives(False)
+    for mine, other in zip(loss_and_derivatives(False), plain, strict=True):
+        torch.testing.assert_close(mine, other, **CLOSE[dtype])
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize(("attacks", "shared"), [(1, True), (3, True), (3, False)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_objective_without_autograd_is_to_the_bit_that_of_autograd(activation, attacks, shared, dtype):
+    network, stream = LeNet((3, 9, 14), 7, activation), torch.Generator().manual_seed(3)
+    parameters = network.initial_parameters(1 if shared else attacks, generator=stream, dtype=dtype)
+    images, x = (torch.rand(attacks, 378, generator=stream, dtype=dtype) for _ in range(2))
+    target = F.one_hot(torch.arange(attacks), 7).to(dtype)
+    gradient = network.gradient(parameters, images.view(-1, 3, 9, 14), target)
+    seen = Observation(network, parameters, gradient)
+    found = []
+    for loss in (SquaredEuclidean(), squared_euclidean):
+        objective = Objective(seen, IDLG.label_rule, loss)
+        assert objective._has_compiled_form(gradient, x) == isinstance(loss, SquaredEuclidean)
+        found.append(objective(x, target, parameters, gradient))
+    for mine, other in zip(*found, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize(("classes", "features"), [(100, 768), (10, 48), (1025, 513), (2, 1)])
+def test_one_row_times_a_shared_matrix_is_the_product(classes, features):
+    stream = torch.Generator().manual_seed(0)
+    layer = OutputLayer(torch.randn(1, classes, features, generator=stream), torch.zeros(1, classes))
+    matrix = layer.weights[0].double()
+    up, down = torch.randn(1, features, generator=stream), torch.randn(1, classes, generator=stream)
+    close = {"rtol": 1e-5, "atol": 1e-4}
+    torch.testing.assert_close(layer.times_transposed(up).double(), up.double() @ matrix.T, **close)
+    torch.testing.assert_close(layer.times(down).double(), down.double() @ matrix, **close)
+
+
+@pytest.mark.skipif(
+    not HAS_ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512",
+    reason="oneDNN adds up in another order on other processors",
+)
+@pytest.mark.parametrize(("classes", "features"), [(100, 768), (10, 588), (1025, 513)])
+def test_one_row_times_a_shared_matrix_is_to_the_bit_what_onednn_brings(classes, features):
+    stream = torch.Generator().manual_seed(0)
+    layer = OutputLayer(torch.randn(1, classes, features, generator=stream), torch.zeros(1, classes))
+    up, down = torch.randn(1, features, generator=stream), torch.randn(1, classes, generator=stream)
+    ours = layer.times_transposed(up), layer.times(down)
+    with compiled.turned_off():
+        theirs = layer.times_transposed(up), layer.times(down)
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_scores_of_a_shared_network_can_be_differentiated():
+    network, stream = LeNet((1, 8, 8), 4), torch.Generator().manual_seed(0)
+    parameters = network.initial_parameters(generator=stream)
+    for attacks in (1, 2):
+        images = torch.rand(attacks, 1, 8, 8, generator=stream).requires_grad_()
+        weights = torch.randn(attacks, 4, generator=stream)
+        ours, theirs = (
+            torch.autograd.grad((weights * scores).sum(), images)[0]
+            for scores in (network.logits(parameters, images), network.as_module(parameters)(images))
+        )
+        torch.testing.assert_close(ours, theirs)
 
 
 def bumps(x):
