@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,9 +98,19 @@ class _Log(Rows):
 
     def write(self, loss: Tensor, iterations: Tensor) -> None:
         """Write an evaluation into the traces; its number is that of evaluations so far."""
-        row, place = torch.arange(len(self)).numpy(), self.evaluations.numpy()
+        row, place = np.arange(len(self)), self.evaluations.numpy()
         self.loss_trace.numpy()[row, place] = loss.numpy()
         self.iteration_trace.numpy()[row, place] = iterations.numpy()
+
+    def counted(self, loss: Tensor) -> tuple[_Log, Tensor]:
+        """With that evaluation counted, and True where its loss is the least so far, (B,).
+
+        A new log, since whoever is interrupted goes back to the old one.
+        """
+        better = loss < self.best_loss
+        best = torch.where(better, loss, self.best_loss)
+        traces = self.loss_trace, self.iteration_trace, self.seconds
+        return _Log(self.number, self.labels, self.evaluations + 1, best, *traces), better
 
     def forget_last(self) -> None:
         """Take back what was written of an evaluation that does not count."""
@@ -253,27 +264,23 @@ class _Engine:
         images = self.objective.images(state.x)
         for observe in self.observers:
             observe(log.number, log.evaluations, iterations, images, loss_seen)
-        better = loss_seen < log.best_loss
         moved = self.objective.projected(self.optimizer.update(state, loss, slope))
-        log = replace(
-            log,
-            evaluations=log.evaluations + 1,
-            best_loss=torch.where(better, loss_seen, log.best_loss),
+        log, better = log.counted(loss_seen)
+        # Copied: places are overwritten when other attacks take them, and observers may keep what they saw.
+        best = (
+            state.x.clone()
+            if better.all()
+            else torch.where(better.to(loss.device)[:, None], state.x, slots.best)
         )
-        slots = replace(
-            slots,
-            log=log,
-            state=moved,
-            best=torch.where(better.to(loss.device)[:, None], state.x, slots.best),
-        )
+        slots = _Slots(log, slots.gradient, slots.networks, slots.targets, moved, best)
         status = self.endings.judge(
             loss=loss_seen.numpy(),
-            first_loss=log.loss_trace[:, 0].numpy(),
-            largest_slope=slope.abs().amax(1).cpu().numpy(),  # NaN if any entry is
+            first_loss=log.loss_trace.numpy()[:, 0],
+            largest_slope=_largest(slope),
             evaluations=log.evaluations.numpy(),
             stalled=moved.stalled.cpu().numpy(),
         )
-        log.seconds.add_((_working_time() - started) / len(slots))
+        log.seconds.numpy()[:] += (_working_time() - started) / len(slots)
         if (status == GOES_ON).all():
             return slots
         ended = torch.from_numpy((status != GOES_ON).nonzero()[0])
@@ -333,6 +340,14 @@ class _Engine:
             iterations=torch.zeros_like(number),
         )
         self.ended.append((number, result))
+
+
+def _largest(slope: Tensor) -> np.ndarray:
+    """Largest absolute entry of each row (B, n), NaN if one is NaN; (B,)."""
+    if slope.device.type == "cpu":
+        rows = slope.numpy()
+        return np.maximum(rows.max(1), -rows.min(1))
+    return slope.abs().amax(1).cpu().numpy()
 
 
 def _working_time() -> float:
