@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from wdlg.attacks.labels import UNDECIDED
 from wdlg.attacks.seen import require_possible
 from wdlg.errors import InputError, require_count, told
 from wdlg.losses import Loss
@@ -175,6 +176,42 @@ class Reconstruction(Rows):
     seconds: Tensor
     loss_trace: Tensor
     iteration_trace: Tensor
+
+    @classmethod
+    def at_once(
+        cls, images: Tensor, labels: Tensor, *, loss: Tensor | None = None, seconds: float = 0.0
+    ) -> Self:
+        """What an attack brings that makes a single evaluation and no move.
+
+        The status is "converged"; or "non finite" where an image has an entry that is NaN or infinite, and
+        "undecided" where there is no label.
+
+        Args:
+            images: (B, channels, height, width), or (B, images, channels, height, width).
+            labels: (B,), or (B, images).
+            loss: (B,); None for an attack that has none: NaN.
+            seconds: that all took together.
+        """
+        count, device = len(images), images.device
+        zeros = torch.zeros(count, dtype=torch.long, device=device)
+        loss = images.new_full((count,), torch.nan) if loss is None else loss
+        finite = torch.isfinite(images).flatten(1).all(1)
+        undecided = (labels.view(count, -1) == UNDECIDED).any(1)
+        status = torch.where(finite, Status.CONVERGED.value, Status.NON_FINITE.value)
+        return cls(
+            images=images,
+            best_images=images,
+            labels=labels,
+            status=torch.where(undecided, Status.UNDECIDED.value, status),
+            loss=loss,
+            best_loss=loss,
+            first_loss=loss,
+            iterations=zeros,
+            evaluations=zeros + 1,
+            seconds=torch.full((count,), seconds / count, dtype=torch.float64, device=device),
+            loss_trace=loss[:, None],
+            iteration_trace=zeros[:, None].int(),
+        )
 
     def __len__(self) -> int:
         return len(self.images)
