@@ -71,7 +71,8 @@ def attack_module(
         method: DLG, IDLG, WDLG or any other attack.
         images: that the mean gradient is of; with more than one, the result's images are (B, images,
             channels, height, width).
-        sharing: how the participant made the gradients out of the images; None for one gradient.
+        sharing: how the participant made the gradients out of the images; None for one gradient. Steps of
+            :class:`~wdlg.sharing.federated.FedAvg` are taken to be in the order of ascending labels.
         mode: of the module when they were made, "evaluation" or "training" (statistics of the batch).
         seed: decides the dummies.
         progress: show a bar.
