@@ -84,6 +84,10 @@ class Observation:
         if not len(self.gradient):
             raise InputError("observation holds 0 attacks, but must hold at least 1.")
         require_count("images", self.images)
+        if isinstance(self.sharing, type) or not callable(self.sharing):
+            raise InputError(
+                f"sharing is {told(self.sharing)}, but must be a value of wdlg.sharing, such as FedSGD()."
+            )
         require_parameters(self.network, self.parameters)
         require_possible(
             self.network, self.parameters, self.gradient, of_one=self.images == 1 and self.sharing == FedSGD()
@@ -251,6 +255,13 @@ class Attack(Protocol):
         self, starts: Iterable[Start], *, observers: Sequence[Observer] = (), batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Tensor, Reconstruction]]:
         """Numbers (A,) and results of attacks as they end; see :func:`wdlg.attacks.run.reconstruct_each`."""
+
+
+def require_attack(name: str, value: object) -> Attack:
+    """Return the value if it is an attack; raise :class:`InputError` otherwise."""
+    if isinstance(value, type) or not isinstance(value, Attack):
+        raise InputError(f"{name} is {told(value)}, but must be an attack, such as wdlg.IDLG.")
+    return value
 
 
 def require_device(name: str, value: str) -> torch.device:
