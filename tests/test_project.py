@@ -1,5 +1,6 @@
 """The files around the code agree with one another."""
 
+import ast
 import json
 import re
 import tomllib
@@ -261,6 +262,71 @@ def test_a_number_in_the_text_of_a_notebook_is_glued_by_that_notebook(path):
 def test_a_command_in_a_formula_has_one_backslash(path):
     """With two it is a new line and a word: `langle` in the middle of a formula."""
     assert re.findall(r"\\\\[a-z]{2,}", text_of(path)) == []
+
+
+# Rooms
+
+PACKAGE = ROOT / "wdlg"
+
+
+def rows_of_rooms():
+    """Room and the rooms that it knows, in the order of the table in the API page."""
+    text = (ROOT / "book" / "api.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| [^|]+ \|([^|]*)\|$", text, flags=re.MULTILINE)
+    return {room: re.findall(r"`(\w+)`", known) for room, known in table}
+
+
+def below():
+    """What lies below the rooms, in the order of the API page."""
+    [line] = re.findall(
+        r"^Below them lies what any room may use: (.+?)\. ",
+        (ROOT / "book" / "api.md").read_text(),
+        flags=re.MULTILINE,
+    )
+    return re.findall(r"`(\w+)`", line)
+
+
+def imported(room):
+    """The other parts of the package that a part imports anywhere, also in functions and for types."""
+    files = sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{file.name} has a relative import"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name.split(".")[1] for name in names if name.startswith("wdlg.")}
+    return found - {room, "__version__"}
+
+
+def test_the_library_page_lists_every_room():
+    parts = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()
+    }
+    assert sorted([*rows_of_rooms(), *below()]) == sorted(parts - {"__init__"})
+
+
+@pytest.mark.parametrize("room", rows_of_rooms())
+def test_a_room_knows_what_the_library_page_says_and_no_later_room(room):
+    rooms = list(rows_of_rooms())
+    knows = [one for one in rooms if one in imported(room)]
+    assert knows == rows_of_rooms()[room], f"{room} knows {', '.join(f'`{one}`' for one in knows)}"
+    later = set(knows) & set(rooms[rooms.index(room) :])
+    assert not later, f"{room} imports {', '.join(later)}, which comes later"
+
+
+@pytest.mark.parametrize("part", below())
+def test_what_lies_below_the_rooms_knows_none_of_them(part):
+    assert imported(part) <= set(below()[: below().index(part)])
+
+
+def test_loops_are_compiled_in_modules_that_say_so():
+    for path in PACKAGE.rglob("*.py"):
+        compiles = re.search(r"^@compile_(loops|part)$", path.read_text(), flags=re.MULTILINE)
+        assert not compiles or path.name.startswith("compiled_") or path.parent.name == "compiled", path
 
 
 # References

@@ -425,7 +425,7 @@ def test_a_module_that_leaves_noise_of_the_image_in_single_precision_is_not_refu
     # Eight layers of sigmoids between a pixel and the scores: of the second derivative only rounding is left.
     deep = ConvNet((1, 28, 28), 10, "sigmoid", width=4)
     parameters = deep.initial_parameters(generator=torch.Generator().manual_seed(0))
-    module = deep._module().to_empty(device="cpu")
+    module = deep.make_module().to_empty(device="cpu")
     with torch.no_grad():
         for theirs, ours in (
             *zip(module.parameters(), parameters.tensors, strict=True),

@@ -50,7 +50,7 @@ def test_mean_gradient_and_its_derivative_are_those_of_autograd(name, mode):
     target = torch.rand(2, 3, 4, generator=stream, **TYPE).softmax(-1)
     gradient = network.mean_gradient(parameters, images, target)
     (back,) = torch.autograd.grad(sum((part**3).sum() for part in gradient.tensors()), images)
-    module = network._module().to_empty(device="cpu").double().train(mode == "training")
+    module = network.make_module().to_empty(device="cpu").double().train(mode == "training")
     names = [name for name, _ in module.named_parameters()]
     statistics = {name: torch.full_like(one, float("var" in name)) for name, one in module.named_buffers()}
     for place in range(2):

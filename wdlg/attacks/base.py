@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from wdlg.attacks.labels import UNDECIDED
 from wdlg.attacks.seen import require_possible
 from wdlg.errors import InputError, require_count, told
 from wdlg.losses import Loss
@@ -83,6 +84,10 @@ class Observation:
         if not len(self.gradient):
             raise InputError("observation holds 0 attacks, but must hold at least 1.")
         require_count("images", self.images)
+        if isinstance(self.sharing, type) or not callable(self.sharing):
+            raise InputError(
+                f"sharing is {told(self.sharing)}, but must be a value of wdlg.sharing, such as FedSGD()."
+            )
         require_parameters(self.network, self.parameters)
         require_possible(
             self.network, self.parameters, self.gradient, of_one=self.images == 1 and self.sharing == FedSGD()
@@ -176,6 +181,42 @@ class Reconstruction(Rows):
     loss_trace: Tensor
     iteration_trace: Tensor
 
+    @classmethod
+    def at_once(
+        cls, images: Tensor, labels: Tensor, *, loss: Tensor | None = None, seconds: float = 0.0
+    ) -> Self:
+        """What an attack brings that makes a single evaluation and no move.
+
+        The status is "converged"; or "non finite" where an image has an entry that is NaN or infinite, and
+        "undecided" where there is no label.
+
+        Args:
+            images: (B, channels, height, width), or (B, images, channels, height, width).
+            labels: (B,), or (B, images).
+            loss: (B,); None for an attack that has none: NaN.
+            seconds: that all took together.
+        """
+        count, device = len(images), images.device
+        zeros = torch.zeros(count, dtype=torch.long, device=device)
+        loss = images.new_full((count,), torch.nan) if loss is None else loss
+        finite = torch.isfinite(images).flatten(1).all(1)
+        undecided = (labels.view(count, -1) == UNDECIDED).any(1)
+        status = torch.where(finite, Status.CONVERGED.value, Status.NON_FINITE.value)
+        return cls(
+            images=images,
+            best_images=images,
+            labels=labels,
+            status=torch.where(undecided, Status.UNDECIDED.value, status),
+            loss=loss,
+            best_loss=loss,
+            first_loss=loss,
+            iterations=zeros,
+            evaluations=zeros + 1,
+            seconds=torch.full((count,), seconds / count, dtype=torch.float64, device=device),
+            loss_trace=loss[:, None],
+            iteration_trace=zeros[:, None].int(),
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -214,6 +255,13 @@ class Attack(Protocol):
         self, starts: Iterable[Start], *, observers: Sequence[Observer] = (), batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Tensor, Reconstruction]]:
         """Numbers (A,) and results of attacks as they end; see :func:`wdlg.attacks.run.reconstruct_each`."""
+
+
+def require_attack(name: str, value: object) -> Attack:
+    """Return the value if it is an attack; raise :class:`InputError` otherwise."""
+    if isinstance(value, type) or not isinstance(value, Attack):
+        raise InputError(f"{name} is {told(value)}, but must be an attack, such as wdlg.IDLG.")
+    return value
 
 
 def require_device(name: str, value: str) -> torch.device:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from wdlg.attacks import labels
-from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start, Status
+from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start
 from wdlg.attacks.labels import BiasSign, LabelRule, label_rule
 from wdlg.errors import InputError
 
@@ -73,25 +72,7 @@ class FirstLayer:
         mixed = (bias * weight).sum(1) / squared[:, None]
         images = mixed.unflatten(1, observation.network.image_shape)
         found = self.label_rule(observation.gradient)
-        count = len(observation)
-        zeros = torch.zeros(count, dtype=torch.long, device=images.device)
-        status = torch.where(torch.isfinite(mixed).all(1), Status.CONVERGED.value, Status.NON_FINITE.value)
-        unknown = images.new_full((count,), torch.nan)
-        seconds = (time.perf_counter() - started) / count
-        return Reconstruction(
-            images=images,
-            best_images=images,
-            labels=found,
-            status=torch.where(found == labels.UNDECIDED, Status.UNDECIDED.value, status),
-            loss=unknown,
-            best_loss=unknown,
-            first_loss=unknown,
-            iterations=zeros,
-            evaluations=zeros + 1,
-            seconds=torch.full((count,), seconds, dtype=torch.float64, device=images.device),
-            loss_trace=unknown[:, None],
-            iteration_trace=zeros[:, None].int(),
-        )
+        return Reconstruction.at_once(images, found, seconds=time.perf_counter() - started)
 
 
 def _first_layer(observation: Observation) -> tuple[Tensor, Tensor]:

@@ -106,8 +106,14 @@ class Optimised:
 
 
 DLG = Optimised("DLG", Joint())
+"""Zhu et al. (2019): image and label are optimised together."""
+
 IDLG = Optimised("iDLG", RowSum())
+"""Zhao et al. (2020): the label is read first, and then the image alone is optimised."""
+
 WDLG = Optimised("WDLG", BiasSign(), loss=Wasserstein())
+"""He et al. (2023), in one plain reading: another label rule, and a transport cost for a loss."""
+
 METHODS = {"dlg": DLG, "idlg": IDLG, "wdlg": WDLG}
 """The three methods of the paper by their lower-case names."""
 

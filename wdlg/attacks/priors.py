@@ -71,5 +71,7 @@ class Box:
 
 
 PRIORS = Registry("PRIORS", {"total_variation": TotalVariation})
+"""Priors by the names that study files give them."""
+
 PROJECTIONS = Registry("PROJECTIONS", {"box": Box})
-"""Priors and projections by the names that study files give them."""
+"""Projections by the names that study files give them."""

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wdlg.attacks.base import BATCH_SIZE, Attack, Observation, Observer, Reconstruction, Start, Status
+from wdlg.attacks.base import (
+    BATCH_SIZE,
+    Attack,
+    Observation,
+    Observer,
+    Reconstruction,
+    Start,
+    Status,
+    require_attack,
+)
 from wdlg.attacks.optimised import IDLG
 from wdlg.errors import require_count
 from wdlg.networks.module import ModuleNetwork
@@ -37,6 +46,7 @@ def attack(
     Returns:
         What it brought; ``images`` are (B, channels, height, width).
     """
+    require_attack("method", method)
     stream = torch.Generator().manual_seed(require_count("seed", seed, at_least=0))
     like = observation.parameters.tensors[0]
     images, labels = (
@@ -71,13 +81,14 @@ def attack_module(
         method: DLG, IDLG, WDLG or any other attack.
         images: that the mean gradient is of; with more than one, the result's images are (B, images,
             channels, height, width).
-        sharing: how the participant made the gradients out of the images; None for one gradient.
+        sharing: how the participant made the gradients out of the images; None for one gradient. Steps of
+            :class:`~wdlg.sharing.federated.FedAvg` are taken to be in the order of ascending labels.
         mode: of the module when they were made, "evaluation" or "training" (statistics of the batch).
         seed: decides the dummies.
         progress: show a bar.
 
     Raises:
-        InputError: the module cannot be attacked, or these cannot be its gradients.
+        InputError: the module cannot be attacked, these cannot be its gradients, or a setting is none.
 
     >>> import wdlg
     >>> module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Sigmoid(), nn.Linear(32, 10))
@@ -86,6 +97,7 @@ def attack_module(
     >>> int(wdlg.attack_module(module, gradients, (1, 8, 8)).labels)
     3
     """
+    require_attack("method", method)
     sharing = FedSGD() if sharing is None else sharing
     network = ModuleNetwork(module, image_shape, mode)
     of_one = images == 1 and sharing == FedSGD()
@@ -121,8 +133,9 @@ def reconstruct(
         progress: show a bar with attacks done, how many converged, and the time left.
 
     Raises:
-        InputError: the dummies do not fit the observation.
+        InputError: no attack; or the dummies do not fit the observation.
     """
+    require_attack("attack", attack)
     start = Start(observation, dummy_images, dummy_labels)
     numbers: list[Tensor] = []
     parts: list[Reconstruction] = []
@@ -161,7 +174,8 @@ def reconstruct_each(
         begun and those of the start in hand, with the status "interrupted"; then it ends.
 
     Raises:
-        InputError: the dummies do not fit their observation.
+        InputError: no attack; or the dummies do not fit their observation.
     """
+    require_attack("attack", attack)
     require_count("batch_size", batch_size)
     return attack.run(starts, observers=observers, batch_size=batch_size)

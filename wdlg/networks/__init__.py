@@ -3,6 +3,7 @@
 from wdlg.networks.activations import ACTIVATIONS
 from wdlg.networks.base import Network, Parameters, mean_of_gradients, require_fitting
 from wdlg.networks.convnet import ConvNet
+from wdlg.networks.functional import TorchNetwork
 from wdlg.networks.initial import DISTRIBUTIONS
 from wdlg.networks.lenet import LeNet
 from wdlg.networks.module import ModuleNetwork
@@ -20,6 +21,7 @@ __all__ = [
     "Network",
     "Parameters",
     "ResNet",
+    "TorchNetwork",
     "architecture",
     "mean_of_gradients",
     "require_fitting",

@@ -69,7 +69,8 @@ class ConvNet(TorchNetwork):
                 "wide: the network pools by 3 twice."
             )
 
-    def _module(self) -> nn.Module:
+    def make_module(self) -> nn.Module:
+        """The layers, without weights."""
         channels, height, width = self.image_shape
         layers: list[nn.Module] = []
         with torch.device("meta"):

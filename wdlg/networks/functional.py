@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +35,20 @@ _one_at_a_time = threading.RLock()
 class TorchNetwork:
     """A network whose scores a torch module computes; base of the classes that say which.
 
+    Such a class is a frozen dataclass with the fields ``image_shape`` and ``classes``, and overrides
+    :meth:`make_module`. With the field ``activation`` it can be registered in ``wdlg.networks.NETWORKS``; its
+    other fields are the settings that studies give. The module must end in a ``torch.nn.Linear`` with bias.
+
     In the mode "training" the images of a participant see each other through the statistics of batch
     normalisation: its loss is one of a batch, the gradient of one image is that of a batch of one, and no
     running statistics are kept.
     """
+
+    constants: ClassVar[Mapping[str, Any]] = {}
+    """What decides its form and is no setting: for records."""
+
+    initial: ClassVar[str] = "torch"
+    """The distribution of initial weights, unless a study names another."""
 
     if TYPE_CHECKING:  # fields or properties of the classes that say which
 
@@ -51,15 +61,22 @@ class TorchNetwork:
         @property
         def mode(self) -> str: ...
 
-    def _module(self) -> nn.Module:
-        """A module with the architecture, whose weights may be on the device "meta", which holds none."""
+    else:
+        mode = "evaluation"
+
+    def make_module(self) -> nn.Module:
+        """A new module with the architecture.
+
+        Its own weights are not used: under ``with torch.device("meta")`` none are made, and no random numbers
+        drawn.
+        """
         raise NotImplementedError
 
     @cached_property
     def _attacked(self) -> nn.Module:
         """The module in its mode, which no one else holds."""
         require_choice("mode", self.mode, MODES)
-        module = self._module().train(self.mode == "training").requires_grad_(False)
+        module = self.make_module().train(self.mode == "training").requires_grad_(False)
         return replace_all_batch_norm_modules_(module) if self.mode == "training" else module
 
     @cached_property

@@ -62,7 +62,8 @@ class ModuleNetwork(TorchNetwork):
         module_checks.require_plain_scores(self, self._attacked)
         module_checks.require_gradient_of_autograd(self, self._attacked, self.parameters())
 
-    def _module(self) -> nn.Module:
+    def make_module(self) -> nn.Module:
+        """A copy of the module."""
         try:
             return copy.deepcopy(self.module)
         except Exception as error:  # whatever the module holds decides what a copy may raise

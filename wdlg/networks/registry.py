@@ -12,13 +12,28 @@ from wdlg.networks.base import Network
 from wdlg.networks.convnet import ConvNet
 from wdlg.networks.lenet import LeNet
 from wdlg.networks.resnet import ResNet
-
-NETWORKS: Mapping[str, Any] = {"lenet": LeNet, "convnet": ConvNet, "resnet": ResNet}
-"""By name: frozen dataclasses with the fields image_shape, classes and activation, and settings of their own.
-"""
+from wdlg.registry import Registry
 
 OF_THE_CASE = ("image_shape", "classes", "activation")
 """Fields that are no settings: the data set decides the first two, and a study has the third of its own."""
+
+
+class _Networks(Registry):
+    """Networks by name, which have the fields of ``OF_THE_CASE``."""
+
+    def register(self, name: str, kind: type[Any]) -> None:
+        """Give a network of one's own a name, see :meth:`wdlg.registry.Registry.register`."""
+        fields = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        if fields and not set(OF_THE_CASE) <= set(fields):
+            raise InputError(
+                f"kind has the fields {', '.join(fields)}, but must have {', '.join(OF_THE_CASE)} among them."
+            )
+        super().register(name, kind)
+
+
+NETWORKS = _Networks("NETWORKS", {"lenet": LeNet, "convnet": ConvNet, "resnet": ResNet})
+"""By name: frozen dataclasses with the fields image_shape, classes and activation, and settings of their own.
+"""
 
 
 @dataclass(frozen=True)

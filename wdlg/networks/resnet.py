@@ -63,7 +63,8 @@ class ResNet(TorchNetwork):
         require_count("blocks", self.blocks)
         require_choice("mode", self.mode, MODES)
 
-    def _module(self) -> nn.Module:
+    def make_module(self) -> nn.Module:
+        """The layers, without weights."""
         activation = ACTIVATIONS[self.activation]
         channels = self.width
         with torch.device("meta"):

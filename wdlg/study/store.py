@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from wdlg.errors import InputError
+from wdlg.errors import InputError, told
 from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
 from wdlg.study.specification import Cell, Study
 
@@ -97,10 +97,18 @@ class Store:
     """A folder of records.
 
     Args:
-        folder: where; made when the first cell is written.
+        folder: where, as a path or its text; made when the first cell is written.
+
+    Raises:
+        InputError: the folder is neither.
     """
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise InputError(f"folder is {told(self.folder)}, but must be the name of a folder.")
+        object.__setattr__(self, "folder", Path(self.folder))
 
     def held(self, cell: Cell, *, in_full: bool = False) -> Held:
         """What is there for a cell.
