@@ -6,7 +6,8 @@ from gradients_for_tests import random_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wdlg.losses.points import Scaled, WrittenOut, kernels, rows
+from wdlg.losses.point_sets import Scaled, WrittenOut
+from wdlg.losses.points import kernels, rows
 from wdlg.updates import Gradient
 
 seeds = st.integers(0, 2**31)

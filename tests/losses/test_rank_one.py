@@ -6,7 +6,7 @@ from gradients_for_tests import random_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wdlg.losses import Wasserstein, wasserstein
+from wdlg.losses import Wasserstein, rank_one
 from wdlg.losses.rank_one import LARGEST, RankOneRows
 from wdlg.losses.sinkhorn import ROUND, sinkhorn_plan
 from wdlg.losses.wasserstein import squared_distances
@@ -57,7 +57,7 @@ def test_loss_and_derivative_do_not_depend_on_the_way(seed):
     results = []
     for limit in (0, 100):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wasserstein, "RANK_ONE_ABOVE", limit)
+            patch.setattr(rank_one, "RANK_ONE_ABOVE", limit)
             error, features = (part.clone().requires_grad_() for part in (other.bias, other.output.features))
             dummy = Gradient.of_one(other.hidden, error, features)
             loss = Wasserstein()(dummy, shared)

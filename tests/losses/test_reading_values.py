@@ -224,12 +224,12 @@ def test_an_absolute_eps_is_not_homogeneous():
 
 
 def test_relative_units_are_the_same_without_the_matrix_of_all_classes(monkeypatch):
-    from wdlg.losses import wasserstein
+    from wdlg.losses import rank_one
 
     dummy, shared, direction = (random_gradient(seed, attacks=2, classes=40, scale=0.4) for seed in range(3))
     results = []
     for limit in (10, 100):
-        monkeypatch.setattr(wasserstein, "RANK_ONE_ABOVE", limit)
+        monkeypatch.setattr(rank_one, "RANK_ONE_ABOVE", limit)
         loss = Wasserstein(relative=True, mass="one", root="each")
         results.append((loss(dummy, shared), slope(loss, dummy, shared, direction)))
     for without, full in zip(*results, strict=True):

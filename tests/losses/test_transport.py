@@ -7,15 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wdlg.losses.transport import (
-    add_up,
-    divergence,
-    ground_cost,
-    permutation_plan,
-    solve_together,
-    thinning,
-    unit_of,
-)
+from wdlg.losses.ground_cost import GroundCost
+from wdlg.losses.solver import solve_together, thinning, unit_of
+from wdlg.losses.total import add_up
+from wdlg.losses.transport import permutation_plan
+from wdlg.losses.value import divergence
 
 
 def test_the_unit_is_the_median_or_a_tenth_of_the_mean_or_one():
@@ -37,7 +33,7 @@ def test_a_median_is_over_at_most_five_hundred_points_and_all_if_there_are_no_mo
 def test_ground_costs_of_a_distance_of_three_at_a_scale_of_four(cost, expected):
     # 16 (sqrt(1 + 9 / 16) - 1) = 16 (5 / 4 - 1)
     scale = torch.tensor([4.0])
-    assert ground_cost(torch.tensor([[[9.0]]]), cost, scale).item() == pytest.approx(expected)
+    assert GroundCost(cost)(torch.tensor([[[9.0]]]), scale).item() == pytest.approx(expected)
 
 
 def test_divergence_is_zero_for_the_even_plan_and_log_n_for_a_permutation():

@@ -18,12 +18,19 @@ The iterates are those of :func:`~wdlg.losses.sinkhorn.sinkhorn_plan` to roundin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wdlg.losses.sinkhorn import MOST_IN_A_ROUND
+from wdlg.losses.point_sets import Points, RankOne
+from wdlg.losses.sinkhorn import MOST_IN_A_ROUND, ROUND
+from wdlg.losses.solver import Solver, thinning, unit_of
+
+RANK_ONE_ABOVE = 500
+"""With more classes than this, the output layer is transported without a matrix of all pairs of classes. Only
+the plain reading can be, apart from its units, masses and roots: the others write that matrix out."""
 
 NODES = 32
 """Chebyshev nodes that stand for all small points of a side."""
@@ -36,6 +43,36 @@ theorem 8.2)."""
 
 LARGEST = 600.0
 """Where sqrt(|c|) times an entry is above this, exponents are so large that their rounding is felt."""
+
+
+def costs_without_matrix(output: Sequence[Points], solver: Solver) -> list[Tensor]:
+    """``<P, C>`` of the entropic plans for squared costs C, with the derivative that holds P fixed.
+
+    Args:
+        output: points of the output layer's weight and bias, which are solved together.
+        solver: of the plans, without a penalty.
+
+    Returns:
+        One (P,) for each; none if the rows are no rank-one ones, too few, or too far apart for their kernel.
+    """
+    rows = [each for each in output if isinstance(each, RankOne) and each.count > RANK_ONE_ABOVE]
+    if not rows or len(rows) < len(output):
+        return []
+    unit = torch.cat([_unit(each) if solver.relative else each.e.new_ones(len(each.e)) for each in rows])
+    problems = RankOneRows.between(rows, unit)
+    if not problems.is_within_range(solver.eps):
+        return []
+    cost = problems.transport_cost(
+        eps=solver.eps,
+        max_iterations=solver.max_iterations,
+        threshold=solver.threshold,
+        look_every=ROUND,
+    )
+    return list((unit * cost).chunk(len(rows)))
+
+
+def _unit(rows: RankOne) -> Tensor:
+    return unit_of(rows.thinned(thinning(rows.count)).squared(), rows.mean_squared())
 
 
 @dataclass(frozen=True)
@@ -52,6 +89,17 @@ class RankOneRows:
     left_square: Tensor
     right_square: Tensor
     coupling: Tensor
+
+    @classmethod
+    def between(cls, points: Sequence[RankOne], unit: Tensor) -> RankOneRows:
+        """All problems of all points, with costs in units (P,)."""
+        return cls(
+            left=torch.cat([each.e for each in points]),
+            right=torch.cat([each.s for each in points]),
+            left_square=torch.cat([each.f.square().sum(1) for each in points]) / unit,
+            right_square=torch.cat([each.g.square().sum(1) for each in points]) / unit,
+            coupling=torch.cat([(each.f * each.g).sum(1) for each in points]) / unit,
+        )
 
     def is_within_range(self, eps: float) -> bool:
         """True if the kernel for this eps can be represented in double precision."""
@@ -87,30 +135,10 @@ class RankOneRows:
         rows, columns = _represent(e, c.abs() * _range(s)), _represent(s, c.abs() * _range(e), column_rate)
         log_kernel = (c * rows.points)[:, :, None] * columns.points[:, None, :]
         problem = _Reduced(log_kernel, rows, columns, share=1 / e.shape[1])
-        row_factor = row_rate * e**2
-
-        log_v = -column_rate * columns.points**2
-        log_u = problem.next_u(log_v)
-        log_v = problem.next_v(log_u)
-        going = torch.ones_like(c, dtype=torch.bool)
-        done = 1
-        while done < max_iterations:
-            steps = min(look_every - done % look_every, max_iterations - done)
-            next_u, next_v = problem.iterate(log_u, log_v, steps)
-            log_u, log_v = torch.where(going, next_u, log_u), torch.where(going, next_v, log_v)
-            done += steps
-            if done < max_iterations:
-                change = problem.next_u(log_v).exp() - log_u.exp()
-                going = going & ~rows.is_small(change, row_factor, threshold)
-                if not going.any():
-                    break
-
-        sums = log_kernel + log_v[:, None, :]
-        largest = sums.amax(2, keepdim=True)
-        sums = (sums - largest).exp() * columns.weights[:, None, :]
-        mass, moment = sums.sum(2), (sums * columns.points[:, None, :]).sum(2)
-        scale = (log_u + largest[:, :, 0]).exp()
-        mass, moment = rows.at_all_points(torch.stack((scale * mass, scale * moment), dim=1)).unbind(1)
+        log_u, log_v = problem.solve(
+            -column_rate * columns.points**2, row_rate * e**2, max_iterations, threshold, look_every
+        )
+        mass, moment = rows.at_all_points(torch.stack(problem.row_sums(log_u, log_v), dim=1)).unbind(1)
         return mass.to(self.left.dtype), moment.to(self.left.dtype)
 
 
@@ -125,9 +153,44 @@ class _Reduced:
     """
 
     log_kernel: Tensor
-    rows: _Points
-    columns: _Points
+    rows: _LargeAndNodes
+    columns: _LargeAndNodes
     share: float
+
+    def solve(
+        self, log_v: Tensor, row_factor: Tensor, max_iterations: int, threshold: float, look_every: int
+    ) -> tuple[Tensor, Tensor]:
+        """log u (P, rows) and log v (P, columns) when a problem's change of Algorithm 2's u is small.
+
+        Args:
+            log_v: where the iteration starts, (P, columns).
+            row_factor: the logarithm of Algorithm 2's u at every row is this larger than that of u, (P, n).
+            max_iterations, threshold, look_every: see :meth:`RankOneRows.transport_cost`.
+        """
+        log_u = self.next_u(log_v)
+        log_v = self.next_v(log_u)
+        going = torch.ones_like(log_u[:, :1], dtype=torch.bool)
+        done = 1
+        while done < max_iterations:
+            steps = min(look_every - done % look_every, max_iterations - done)
+            next_u, next_v = self.iterate(log_u, log_v, steps)
+            log_u, log_v = torch.where(going, next_u, log_u), torch.where(going, next_v, log_v)
+            done += steps
+            if done < max_iterations:
+                change = self.next_u(log_v).exp() - log_u.exp()
+                going = going & ~self.rows.is_small(change, row_factor, threshold)
+                if not going.any():
+                    break
+        return log_u, log_v
+
+    def row_sums(self, log_u: Tensor, log_v: Tensor) -> tuple[Tensor, Tensor]:
+        """``sum_j P_ij`` and ``sum_j P_ij s_j`` at the large rows and the nodes, (P, rows) each."""
+        sums = self.log_kernel + log_v[:, None, :]
+        largest = sums.amax(2, keepdim=True)
+        sums = (sums - largest).exp() * self.columns.weights[:, None, :]
+        mass, moment = sums.sum(2), (sums * self.columns.points[:, None, :]).sum(2)
+        scale = (log_u + largest[:, :, 0]).exp()
+        return scale * mass, scale * moment
 
     def next_u(self, log_v: Tensor) -> Tensor:
         """log u (P, rows) from log v (P, columns)."""
@@ -166,7 +229,7 @@ def _log_sum(exponents: Tensor, weights: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Points:
+class _LargeAndNodes:
     """n points on a line for each of P problems, as a few large ones and nodes for the rest.
 
     Attributes:
@@ -207,7 +270,7 @@ class _Points:
         return everywhere.sum(1, keepdim=True) < threshold
 
 
-def _represent(values: Tensor, rate: Tensor, square_rate: Tensor | None = None) -> _Points:
+def _represent(values: Tensor, rate: Tensor, square_rate: Tensor | None = None) -> _LargeAndNodes:
     """Large points and nodes for ``values`` (P, n).
 
     Args:
@@ -225,13 +288,13 @@ def _represent(values: Tensor, rate: Tensor, square_rate: Tensor | None = None) 
     large = int(wide.sum(1).max())
     if large + NODES >= values.shape[1]:
         none = values.new_zeros(len(values), 0, 0)
-        return _Points(values, torch.ones_like(values), order, values.shape[1], none)
+        return _LargeAndNodes(values, torch.ones_like(values), order, values.shape[1], none)
     centre, half = ((highest + lowest) / 2)[:, large, None], ((highest - lowest) / 2)[:, large, None]
     basis = _polynomials((values[:, large:] - centre) / half.clamp_min(torch.finfo(values.dtype).tiny))
     nodes = centre + half * _nodes(values)
     kept = values[:, :large]
     weights = basis.sum(2) @ _to_coefficients(values).T
-    return _Points(
+    return _LargeAndNodes(
         torch.cat((kept, nodes), 1), torch.cat((torch.ones_like(kept), weights), 1), order, large, basis
     )
 

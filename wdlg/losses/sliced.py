@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wdlg.errors import require_choice, require_count
-from wdlg.losses.transport import ROOTS, add_up
+from wdlg.losses.total import ROOTS, add_up
 from wdlg.updates.gradient import Gradient, require_alike_gradients
 
 

@@ -1,75 +1,119 @@
-"""The parts that readings of the Wasserstein distance are put together from: costs, plans, values, sums."""
+"""The cost of transport between pairs of point sets, with its derivative: exact or entropic."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from wdlg.updates.distance import root
-
-COSTS = ("squared", "euclidean", "pseudo_huber")
-ROOTS = ("none", "each", "total")
-
-MEDIAN_OF = 500
-"""A median is taken over at most this many points of either side, evenly spaced."""
+from wdlg.losses.ground_cost import GroundCost
+from wdlg.losses.point_sets import Points
+from wdlg.losses.rank_one import costs_without_matrix
+from wdlg.losses.solver import Problem, Solver
+from wdlg.losses.value import Value
 
 
-def ground_cost(squared: Tensor, cost: str, scale: Tensor) -> Tensor:
-    """Cost of moving mass over the squared Euclidean distance d² (P, ...), differentiable, also at 0.
+class Transport(Protocol):
+    """Carries the points of every parameter of a dummy gradient to those of the shared one."""
 
-    "squared" is d², "euclidean" is d, "pseudo_huber" is ``s² (sqrt(1 + d²/s²) - 1)`` with s = ``scale`` (P,):
-    d²/2 for short distances, and s d for long ones.
-    """
-    if cost == "squared":
-        return squared
-    if cost == "euclidean":
-        return root(squared)
-    s = scale.clamp_min(torch.finfo(scale.dtype).tiny).view(-1, *[1] * (squared.ndim - 1))
-    # The same without its cancellation, and defined for s -> 0.
-    return s * squared / (s + root(s**2 + squared))
+    def costs(self, pairs: Sequence[Points]) -> list[Tensor]:
+        """Cost of each problem of each parameter, (P,), differentiable, at a mass of 1 in all."""
+
+    def plans(self, pairs: Sequence[Points]) -> list[Tensor]:
+        """Plan of each problem of each parameter, (P, n, n), without a graph."""
 
 
-def unit_of(cost: Tensor, mean: Tensor) -> Tensor:
-    """The unit for the costs of each problem, (P,), above 0: the median, but at least a tenth of the mean.
+@dataclass(frozen=True)
+class Exact:
+    """Transport along a permutation: that of least cost, or the identity. No matrix is formed for sorting."""
 
-    The bound matters for the output layer alone. Most of its rows are nearly zero, since softmax saturates,
-    and so is the median cost; in units of it the other costs exceed 1e9, where plans are rounding noise.
+    cost: GroundCost
+    solver: Solver
+    value: Value
 
-    Args:
-        cost: between all points or a sample of them, (P, n, n).
-        mean: of the costs between all points, (P,).
-    """
-    unit = torch.maximum(cost.flatten(1).median(1).values, mean / 10)
-    return torch.where(unit > 0, unit, torch.ones_like(unit))
+    def costs(self, pairs: Sequence[Points]) -> list[Tensor]:
+        return [self._cost(points) for points in pairs]
 
+    def plans(self, pairs: Sequence[Points]) -> list[Tensor]:
+        return [
+            permutation_plan(self.solver.permutation(points, self.cost)[0], points.paired().detach())
+            for points in pairs
+        ]
 
-def thinning(count: int) -> int:
-    """Take every how many points for a median."""
-    return math.ceil(count / MEDIAN_OF)
-
-
-def solve_together(solver: Callable[[Tensor], Tensor], costs: Sequence[Tensor]) -> list[Tensor]:
-    """Plans for cost matrices (P, n, n), one call of the solver for all of one size."""
-    by_size: dict[int, list[int]] = defaultdict(list)
-    for place, cost in enumerate(costs):
-        by_size[cost.shape[-1]].append(place)
-    found: dict[int, Tensor] = {}
-    for places in by_size.values():
-        solved = solver(torch.cat([costs[place] for place in places]))
-        parts = solved.split([len(costs[place]) for place in places])
-        found.update(zip(places, parts, strict=True))
-    return [found[place] for place in range(len(costs))]
+    def _cost(self, points: Points) -> Tensor:
+        order, penalty = self.solver.permutation(points, self.cost)
+        cost = self.cost(points.paired(order), self.cost.scale(points)).mean(1)
+        # A set is carried to itself for nothing, so what is debiased is the dual value.
+        return cost if self.value.is_plain else cost + penalty
 
 
-def divergence(plan: Tensor) -> Tensor:
-    """``KL(P | a b^T) = sum_ij P_ij log(n² P_ij) - P_ij + 1/n²`` for uniform a and b, (P,)."""
-    ratio = plan.shape[1] * plan.shape[2] * plan
-    # An entry that underflowed has no part in the sum, and none in its derivative.
-    return (plan * ratio.clamp_min(torch.finfo(plan.dtype).tiny).log() - plan).sum((1, 2)) + 1
+@dataclass(frozen=True)
+class Entropic:
+    """Entropic transport: solve for the plans, value them, and differentiate by the squared distances."""
+
+    cost: GroundCost
+    solver: Solver
+    value: Value
+
+    def costs(self, pairs: Sequence[Points]) -> list[Tensor]:
+        apart = self._without_matrix(pairs[-2:])
+        problems = [self._problem(points) for points in pairs[: len(pairs) - len(apart)]]
+        if self.value.is_debiased:
+            return self._debiased(problems)
+        solved = zip(problems, *self._solve(problems), strict=True)
+        return [value + each.points.pull(weight) for each, value, weight in solved] + apart
+
+    def plans(self, pairs: Sequence[Points]) -> list[Tensor]:
+        plans = self.solver.plans(
+            [self._problem(points) for points in pairs], unrolled=self.value.is_unrolled
+        )
+        return [plan.detach() for plan in plans]
+
+    @property
+    def _weights_are_plans(self) -> bool:
+        return self.value.is_differentiated_by_plans(self.cost)
+
+    def _problem(self, points: Points, like: Problem | None = None) -> Problem:
+        return self.solver.problem(points, self.cost, tracked=not self._weights_are_plans, like=like)
+
+    def _without_matrix(self, output: Sequence[Points]) -> list[Tensor]:
+        """Costs of the output layer's weight and bias where no matrix of all pairs is needed, else none."""
+        if not (self.value.is_plain and self._weights_are_plans) or self.solver.steers:
+            return []
+        return costs_without_matrix(output, self.solver)
+
+    def _debiased(self, problems: Sequence[Problem]) -> list[Tensor]:
+        ours = [self._problem(each.points.of_dummy(), each) for each in problems]
+        theirs = [self._problem(each.points.of_shared(), each) for each in problems]
+        values, weights = self._solve([*problems, *ours, *theirs])
+        costs = []
+        for place, (each, our) in enumerate(zip(problems, ours, strict=True)):
+            value, our_value, their_value = values[place :: len(problems)]
+            weight, our_weight, _ = weights[place :: len(problems)]
+            if self.value.is_unrolled:
+                # The dummy is on both sides. A plan held fixed is symmetric as far as it has converged, and
+                # one side alone cancels at equality even if it has not.
+                our_weight = (our_weight + our_weight.transpose(1, 2)) / 2
+            pull = each.points.pull(weight) - our.points.pull(our_weight)
+            costs.append(value - our_value / 2 - their_value / 2 + pull)
+        return costs
+
+    def _solve(self, problems: Sequence[Problem]) -> tuple[list[Tensor], list[Tensor]]:
+        """Value (P,) of each, without a graph, and its derivative by the squared distances, (P, n, n)."""
+        plans = self.solver.plans(problems, unrolled=self.value.is_unrolled)
+        with torch.enable_grad():
+            values = [
+                self.value(each, plan, self.solver.absolute_eps(each))
+                for each, plan in zip(problems, plans, strict=True)
+            ]
+            if self._weights_are_plans:
+                return values, plans
+            total = torch.stack([value.sum() for value in values]).sum()
+            weights = torch.autograd.grad(total, [each.squared for each in problems])
+        return [value.detach() for value in values], list(weights)
 
 
 def permutation_plan(order: Tensor | None, like: Tensor) -> Tensor:
@@ -78,14 +122,3 @@ def permutation_plan(order: Tensor | None, like: Tensor) -> Tensor:
     if order is None:
         order = torch.arange(n, device=like.device).expand(like.shape)
     return like.new_zeros(*like.shape, n).scatter_(2, order[:, :, None], 1 / n)
-
-
-def add_up(parts: Sequence[Tensor], attacks: int, taken: str) -> Tensor:
-    """Sum over all problems of all parts, (B,), with the root of "none", of "each" problem or of the "total".
-
-    Each part is (P,), where P is a multiple of B and the problems of an attack stand side by side.
-    """
-    if taken == "each":
-        parts = [root(part) for part in parts]
-    total = torch.stack([part.view(attacks, -1).sum(1) for part in parts]).sum(0)
-    return root(total) if taken == "total" else total
