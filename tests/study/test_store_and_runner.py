@@ -24,6 +24,7 @@ from small_study import CONTENT, small_study
 from wdlg import data
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
+from wdlg.networks import LeNet
 from wdlg.optimizers import LBFGS
 from wdlg.study import runner, specification
 from wdlg.study.audit import audit
@@ -262,7 +263,7 @@ def is_wdlg(cell):
         (Wasserstein, "mass", "one"),
         (LBFGS, "history", 50),
         (specification.Design, "activation", "tanh"),
-        (specification.Attack, "stop_loss", 1e-7),
+        (specification.Optimised, "stop_loss", 1e-7),
     ],
 )
 def test_records_of_an_old_default_are_foreign_to_the_new_one(filled, monkeypatch, kind, name, value):
@@ -293,14 +294,17 @@ def test_records_of_an_old_default_are_foreign_to_the_new_one(filled, monkeypatc
         ("SUCCESS_THRESHOLDS", (1e-2,)),
         ("DEVELOPMENT_EVERY", 4),
         ("STREAMS", {"network": 1}),
-        ("CHANNELS", 11),
-        ("STRIDES", (2, 1, 1)),
+        ("channels", 11),
+        ("strides", (2, 1, 1)),
     ],
 )
 def test_records_of_another_constant_of_the_code_are_foreign(monkeypatch, name, value):
     cell, store = committed()
     assert store.state(cell) is State.DONE
-    monkeypatch.setattr(specification, name, value)
+    if name in LeNet.constants:
+        monkeypatch.setattr(LeNet, "constants", {**LeNet.constants, name: value})
+    else:
+        monkeypatch.setattr(specification, name, value)
     assert store.state(cell) is State.FOREIGN
 
 
