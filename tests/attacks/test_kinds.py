@@ -256,7 +256,7 @@ def test_what_an_attack_computed_at_once_says_how_it_ended():
     labels = torch.tensor([[0, 1], [0, 1], [UNDECIDED, UNDECIDED], [2, 3]])
     loss = torch.tensor([1.0, 2.0, 3.0, 4.0])
     result = Reconstruction.at_once(images, labels, loss=loss, seconds=2.0)
-    assert [Status(code).name for code in result.status] == [
+    assert [Status(code).name for code in result.status.tolist()] == [
         *("CONVERGED", "NON_FINITE", "UNDECIDED", "CONVERGED"),
     ]
     assert torch.equal(result.loss_trace[:, 0], loss)
