@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from wdlg.attacks import IDLG, Attack, Observation, Optimised, Start, Status, reconstruct, reconstruct_each
+from wdlg.attacks import (
+    IDLG,
+    Attack,
+    Observation,
+    Optimised,
+    Reconstruction,
+    Start,
+    Status,
+    reconstruct,
+    reconstruct_each,
+)
 from wdlg.attacks.closed_form import FirstLayer
 from wdlg.attacks.labels import UNDECIDED, BiasSign
 from wdlg.attacks.priors import Box, TotalVariation
@@ -238,3 +248,18 @@ def test_a_first_layer_of_another_kind_is_refused():
 def test_every_kind_is_an_attack():
     for attack in (IDLG, FirstLayer(), Restarts(IDLG, 2), replace(DESCENT, loss=Cosine())):
         assert isinstance(attack, Attack)
+
+
+def test_what_an_attack_computed_at_once_says_how_it_ended():
+    images = torch.zeros(4, 2, 1, 3, 3)
+    images[1, 1, 0, 0, 0] = torch.nan
+    labels = torch.tensor([[0, 1], [0, 1], [UNDECIDED, UNDECIDED], [2, 3]])
+    loss = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    result = Reconstruction.at_once(images, labels, loss=loss, seconds=2.0)
+    assert [Status(code).name for code in result.status.tolist()] == [
+        *("CONVERGED", "NON_FINITE", "UNDECIDED", "CONVERGED"),
+    ]
+    assert torch.equal(result.loss_trace[:, 0], loss)
+    assert result.evaluations.tolist() == [1] * 4
+    assert result.seconds.tolist() == [0.5] * 4
+    assert torch.isnan(Reconstruction.at_once(images, labels).loss).all()

@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +11,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch.func import functional_call
 
 from wdlg.errors import InputError
-from wdlg.networks import ACTIVATIONS, NETWORKS, Architecture, ConvNet, LeNet, ResNet, architecture
+from wdlg.networks import (
+    ACTIVATIONS,
+    NETWORKS,
+    Architecture,
+    ConvNet,
+    LeNet,
+    ResNet,
+    TorchNetwork,
+    architecture,
+)
 from wdlg.networks.functional import MODES
 
 TYPE = {"dtype": torch.float64}
@@ -133,3 +142,50 @@ def test_an_unknown_architecture_is_refused_in_a_sentence(value, sentence):
 def test_images_too_small_to_be_pooled_twice_are_refused():
     with pytest.raises(InputError, match=r"^image_shape is \(1, 8, 9\), but must be at least 9"):
         ConvNet((1, 8, 9), 4)
+
+
+@dataclass(frozen=True)
+class TwoLayers(TorchNetwork):
+    """As the book's page on adding one's own has it."""
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    activation: str = "sigmoid"
+    width: int = 5
+
+    def make_module(self):
+        pixels = math.prod(self.image_shape)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.Linear(pixels, self.width),
+            ACTIVATIONS[self.activation](),
+            torch.nn.Linear(self.width, self.classes),
+        )
+
+
+def test_a_network_of_ones_own_needs_a_module_and_a_name(monkeypatch):
+    monkeypatch.setattr(NETWORKS, "_kinds", dict(NETWORKS._kinds))
+    NETWORKS.register("two_layers", TwoLayers)
+    form = architecture({"name": "two_layers", "width": 7})
+    assert form.describe() == {"name": "two_layers", "width": 7}
+    assert (form.activation(None), form.initial(None)) == ("sigmoid", "torch")
+    network = form.build((1, 4, 4), 3)
+    assert network.parameter_shapes == ((7, 16), (7,), (3, 7), (3,))
+    weights = [one[0] for one in network.initial_parameters(generator=torch.Generator()).tensors]
+    assert all(one.abs().max() <= 0.25 for one in weights[:2])  # 1 / sqrt(16)
+    images = torch.rand(2, 1, 4, 4)
+    first = torch.sigmoid(F.linear(images.flatten(1), *weights[:2]))
+    torch.testing.assert_close(network.scores(weights, images), F.linear(first, *weights[2:]))
+
+
+def test_a_network_without_the_fields_of_a_case_gets_no_name():
+    @dataclass(frozen=True)
+    class Fixed(TorchNetwork):
+        image_shape: tuple[int, int, int]
+        classes: int
+
+    with pytest.raises(InputError, match="^kind has the fields image_shape, classes, but must have"):
+        NETWORKS.register("fixed", Fixed)
+    with pytest.raises(InputError, match="^kind is .*, but must be a frozen dataclass"):
+        NETWORKS.register("fixed", torch.nn.Linear)
+    assert "fixed" not in NETWORKS

@@ -226,3 +226,9 @@ def test_a_file_that_is_being_written_has_a_name_by_which_the_next_run_knows_it(
     assert len(seen) == 1
     assert seen[0].parent == (store.folder / CELL.path).parent
     assert list(store.folder.rglob(".*.part")) == []
+
+
+def test_a_store_is_named_by_a_path_or_its_text(tmp_path):
+    assert Store(str(tmp_path)) == Store(tmp_path)
+    with pytest.raises(InputError, match="^folder is 5, but must be the name of a folder"):
+        Store(5)
