@@ -11,6 +11,7 @@ from wdlg.losses.rank_one import LARGEST, RankOneRows
 from wdlg.losses.sinkhorn import ROUND, sinkhorn_plan
 from wdlg.losses.wasserstein import squared_distances
 from wdlg.updates import Gradient
+from wdlg.updates.output_layer import Dense
 
 seeds = st.integers(0, 2**31)
 
@@ -64,6 +65,57 @@ def test_loss_and_derivative_do_not_depend_on_the_way(seed):
             results.append((loss.detach(), *torch.autograd.grad(loss.sum(), (error, features))))
     for ours, full in zip(*results, strict=True):
         torch.testing.assert_close(ours, full, rtol=1e-7, atol=1e-10)
+
+
+CLASSES = 12
+BY_MATRIX = [
+    *({"value": value} for value in ("dual", "debiased")),
+    *({"cost": cost} for cost in ("euclidean", "pseudo_huber")),
+    {"penalty": 0.5},
+    {"derivative": "unrolled", "max_iterations": 5},
+    {"points": "kernels", "kernel_width": 3},
+    {"eps": 1e-7},
+]
+WITHOUT_MATRIX = [{}, {"relative": True}, {"mass": "one"}, {"mass": "relative"}, {"root": "each"}]
+
+
+def ways(settings, classes=CLASSES, others=lambda gradient: gradient):
+    """Loss without and with the matrix of all pairs of classes, and the calls of the way without."""
+    shared, other = (random_gradient(seed, classes=classes, scale=0.5) for seed in (0, 1))
+    results, calls = [], []
+    plain = RankOneRows.transport_cost
+
+    def counted(self, **given):
+        calls.append(len(self.left))
+        return plain(self, **given)
+
+    for limit in (CLASSES - 1, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rank_one, "RANK_ONE_ABOVE", limit)
+            patch.setattr(RankOneRows, "transport_cost", counted)
+            results.append(Wasserstein(**settings)(other, others(shared)))
+    torch.testing.assert_close(*results, rtol=1e-7, atol=1e-10)
+    return calls
+
+
+@pytest.mark.parametrize("settings", WITHOUT_MATRIX, ids=str)
+def test_weight_and_bias_are_solved_in_one_call_without_a_matrix(settings):
+    assert ways(settings) == [2 * 3]  # of three attacks
+
+
+@pytest.mark.parametrize("settings", BY_MATRIX, ids=str)
+def test_other_readings_and_kernels_beyond_double_precision_write_the_matrix_out(settings):
+    assert ways(settings) == []
+
+
+def test_few_classes_and_weights_that_are_no_product_are_solved_by_their_matrix():
+    assert ways({}, classes=CLASSES - 1) == []
+
+    def noisy(gradient):
+        rest = 0.1 * torch.ones(gradient.output.shape, dtype=torch.float64)
+        return Gradient(gradient.hidden, Dense(gradient.bias, gradient.output.features, rest))
+
+    assert ways({}, others=noisy) == []
 
 
 def test_thousands_of_classes_are_no_obstacle():

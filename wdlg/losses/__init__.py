@@ -2,6 +2,27 @@
 
 A loss is a frozen dataclass of settings that is called with two :class:`~wdlg.updates.gradient.Gradient` and
 returns a tensor (B,), differentiable in the first. The mathematics is in pure functions beside each class.
+
+The paper's distance can be read in many ways. :class:`Wasserstein` holds the settings of a reading side by
+side; the loss is put together from five parts (:class:`~wdlg.losses.reading.Reading`):
+
+=========== ================================================ =================================================
+part        decides                                          settings
+=========== ================================================ =================================================
+partition   what the points are, and what may move where     ``points``, ``kernel_width``
+ground cost what it costs to move mass over a distance       ``cost``, ``huber_scale``
+solver      what the plan minimises, and how it is found     ``eps``, ``max_iterations``, ``threshold``,
+                                                             ``relative``, ``penalty``
+value       what the plan is worth, and its derivative       ``value``, ``derivative``
+total       how the problems of all parameters add up        ``mass``, ``root``
+=========== ================================================ =================================================
+
+The partition (:mod:`wdlg.losses.points`) makes one :class:`~wdlg.losses.point_sets.Points` of each parameter:
+pairs of point sets that tell no more than distances, so that none need be written out. These are carried by
+one of two kinds of transport (:mod:`wdlg.losses.transport`): along a permutation, without regularisation, or
+by entropic plans, where all problems of a size are solved in one call of Sinkhorn's algorithm
+(:mod:`wdlg.losses.sinkhorn`) and thousands of rank-one rows without their cost matrix
+(``wdlg.losses.rank_one``).
 """
 
 from collections.abc import Callable

@@ -49,7 +49,11 @@ class Reading:
         return self.total(self._transport.costs(pairs), pairs, len(dummy))
 
     def couplings(self, dummy: Gradient, shared: Gradient) -> list[Tensor]:
-        """See :meth:`wdlg.losses.wasserstein.Wasserstein.couplings`."""
+        """Transport plans of each parameter, without a graph: (B, n, n), or (B, problems, n, n) for several.
+
+        Raises:
+            InputError: points are scalars.
+        """
         self.partition.require_plans()
         plans = self._transport.plans(self.partition(dummy.detach(), shared))
         several = [plan.unflatten(0, (len(dummy), -1)) for plan in plans]

@@ -103,23 +103,7 @@ def _rounds(
     done = 1
     while done < max_iterations:
         steps = min(ROUND - done % ROUND, max_iterations - done)
-        u, v = _scale(plan, steps)
-        moved = u.log().abs().amax(1) + v.log().abs().amax(1)
-        safe = moved < MOST_IN_A_ROUND  # False for NaN too
-        log_u_next, log_v_next = log_u + u.log(), log_v + v.log()
-        plan = u[:, :, None] * plan * v[:, None, :]
-        changed = changed + moved
-        if not safe.all():
-            hard = ~safe
-            log_u_next[hard], log_v_next[hard] = _log_rounds(
-                log_kernel[hard], log_u[hard], log_v[hard], steps
-            )
-            changed[hard] = torch.inf
-        log_u, log_v = log_u_next, log_v_next
-        stale = changed > MOST_BETWEEN_KERNELS
-        if stale.any():
-            plan[stale] = _absorb(log_kernel[stale], log_u[stale], log_v[stale])
-            changed[stale] = 0.0
+        plan, log_u, log_v, changed = _round(log_kernel, plan, log_u, log_v, changed, steps)
         done += steps
         # One more half step would multiply u by a / (P 1): Algorithm 2's change of u, for free.
         finished = (log_u.exp() * (1 / (n * plan.sum(2)) - 1).abs()).sum(1) < threshold
@@ -132,6 +116,27 @@ def _rounds(
             log_kernel, log_u, log_v = log_kernel[going], log_u[going], log_v[going]
     result[active] = plan
     return result
+
+
+def _round(
+    log_kernel: Tensor, plan: Tensor, log_u: Tensor, log_v: Tensor, changed: Tensor, steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`_first` returns, after some more iterations."""
+    u, v = _scale(plan, steps)
+    moved = u.log().abs().amax(1) + v.log().abs().amax(1)
+    safe = moved < MOST_IN_A_ROUND  # False for NaN too
+    log_u_next, log_v_next = log_u + u.log(), log_v + v.log()
+    plan = u[:, :, None] * plan * v[:, None, :]
+    changed = changed + moved
+    if not safe.all():
+        hard = ~safe
+        log_u_next[hard], log_v_next[hard] = _log_rounds(log_kernel[hard], log_u[hard], log_v[hard], steps)
+        changed[hard] = torch.inf
+    stale = changed > MOST_BETWEEN_KERNELS
+    if stale.any():
+        plan[stale] = _absorb(log_kernel[stale], log_u_next[stale], log_v_next[stale])
+        changed[stale] = 0.0
+    return plan, log_u_next, log_v_next, changed
 
 
 def _absorb(log_kernel: Tensor, log_u: Tensor, log_v: Tensor) -> Tensor:
