@@ -54,7 +54,7 @@ def compare_rules(
     Args:
         sample: private images; the draw goes round again when it asks for more than there are.
         images: how many gradients.
-        network, activation, initial: of the networks, as in :class:`~wdlg.study.Design`.
+        network, activation, initial: of the networks, as in :class:`~wdlg.study.cases.Design`.
         seed: decides images and networks.
         classes: output units; None for the sample's own number.
         bound: half width of the uniform initial weights.

@@ -64,7 +64,7 @@ def run_paired(
     """Run every attack on every case.
 
     Args:
-        cases: from :func:`~wdlg.study.draw`.
+        cases: from :func:`~wdlg.study.cases.draw`.
         attacks: at least one, with names that differ: the names are what tables and figures call them.
         snapshot_iterations: iterations whose images are kept, ascending from 0.
         batch_size: attacks computed together in a process.

@@ -208,7 +208,7 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
     :func:`~wdlg.study.records.record`, and pictures: the images (uint8, C x H x W, clamped to [0, 1]) at
     ``PICTURE_ITERATIONS``, empty for most cases.
 
-    For label rules they are the columns of :func:`~wdlg.study.compare_rules`.
+    For label rules they are the columns of :func:`~wdlg.study.labels.compare_rules`.
 
     Args:
         cell: what to compute.

@@ -20,7 +20,7 @@ def summarise_runs(records: pd.DataFrame, by: Sequence[str] = ("dataset", "metho
     into something that is not a number.
 
     Args:
-        records: those of a :class:`wdlg.study.Outcome`.
+        records: those of a :class:`wdlg.study.paired.Outcome`.
         by: columns to group by.
 
     Returns:

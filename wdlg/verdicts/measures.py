@@ -34,10 +34,11 @@ class Records:
     """What the verdicts are computed from; empty tables where nothing was run.
 
     Attributes:
-        attacks: rows of :meth:`wdlg.study.store.Store.read`, or the records of a :class:`wdlg.study.Outcome`.
+        attacks: rows of :meth:`wdlg.study.store.Store.read`, or the records of a
+            :class:`wdlg.study.paired.Outcome`.
         second: the same of a second final comparison, after a second search for the strongest loss.
         rates: the same at several learning rates, with the columns optimizer and learning_rate.
-        labels: rows of :func:`wdlg.study.compare_rules`, with the columns dataset and activation.
+        labels: rows of :func:`wdlg.study.labels.compare_rules`, with the columns dataset and activation.
     """
 
     attacks: pd.DataFrame = field(default_factory=pd.DataFrame)
