@@ -153,7 +153,7 @@ def test_a_seed_decides_the_dummies_of_an_attack():
         ({"image_shape": (1, 7, 7)}, "^module "),
         ({"images": 0}, "^images is 0, but must be a whole number, at least 1.$"),
         ({"mode": "train"}, "^mode is 'train', but must be one of evaluation, training.$"),
-        ({"seed": -1}, "^seed is -1, but must be a whole number, at least 0.$"),
+        ({"seed": -1}, "^seed is -1, but must be a whole number, at least 0 and"),
         ({"method": "idlg"}, "^method is 'idlg', but must be an attack, such as wdlg.IDLG.$"),
         ({"sharing": "FedAvg"}, "^sharing is 'FedAvg', but must be a value of wdlg.sharing"),
         ({"sharing": FedAvg}, "^sharing is <class .*FedAvg'>, but must be a value of wdlg.sharing"),

@@ -98,6 +98,16 @@ def test_settings_of_priors_are_checked():
         TotalVariation(0)
     with pytest.raises(InputError, match="^low is 1, but must be below high, 0"):
         Box(1, 0)
+    for limits, message in (
+        ((float("nan"), 1), "^low is nan"),
+        ((0, "b"), "^high is 'b'"),
+        ((None, 1), "^low is None"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Box(*limits)
+    for images in (torch.zeros(3), torch.zeros(1, 1, 3, 3, dtype=torch.long), "images"):
+        with pytest.raises(InputError, match="^images is .*, but must be a floating-point tensor"):
+            TotalVariation(1.0)(images)
     with pytest.raises(InputError, match="^images are 1 x 5"):
         TotalVariation(1.0)(torch.zeros(1, 1, 1, 5))
 
@@ -185,6 +195,15 @@ def test_attempts_that_the_user_stops_bring_what_there_is():
     assert torch.isnan(result.loss_trace[:, 15:]).all()
 
 
+def test_every_attempt_has_dummies_of_its_own_whatever_their_number_and_the_seed():
+    _, observation, dummies = setting()
+    tried = Restarts(DESCENT, 300, seed=2**70)
+    start = Start(observation, dummies)
+    drawn = [tried._fresh(start, 0, attempt).dummy_images for attempt in (1, 2, 255, 256, 257, 299)]
+    rows = torch.cat(drawn).flatten(1)
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
 def test_only_an_attack_with_a_loss_is_tried_again():
     for stranger in (FirstLayer(), "iDLG"):
         with pytest.raises(InputError, match="^attack is "):
@@ -243,6 +262,8 @@ def test_a_first_layer_of_another_kind_is_refused():
         )
     with pytest.raises(InputError, match="^label_rule is joint"):
         FirstLayer("joint")
+    with pytest.raises(InputError, match="^name is 3"):
+        FirstLayer(name=3)
 
 
 def test_every_kind_is_an_attack():

@@ -188,6 +188,13 @@ def test_what_cannot_be_sent_or_seen_is_refused():
         FedAvg(1.0, 1, 1)(NETWORK, parameters, truth[..., :-1], targets(labels))
     with pytest.raises(InputError, match="^target has shape"):
         FedSGD()(NETWORK, parameters, truth, targets(labels)[:, :1])
+    for sharing in (FedSGD(), FedAvg(1.0, 1)):
+        for images, target in (("x", None), (truth[:, 0], None), (truth[0, 0], targets(labels)[:, 0])):
+            with pytest.raises(InputError, match="^(images|target) "):
+                sharing(NETWORK, parameters, images, target)
+    one = NETWORK.gradient(parameters, truth[:, 0], targets(labels)[:, 0])
+    with pytest.raises(InputError, match="^images is 2, but the gradient has been read as that of one image"):
+        Observation(NETWORK, parameters, one, images=2)
     gradient = FedSGD()(NETWORK, parameters, truth, targets(labels))
     with pytest.raises(InputError, match="^gradient holds the factors of several images"):
         Observation(NETWORK, parameters, gradient, images=2)

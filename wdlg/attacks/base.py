@@ -22,6 +22,7 @@ from wdlg.networks.base import Network, Parameters, require_parameters
 from wdlg.rows import Rows
 from wdlg.sharing.federated import FedSGD, Sharing
 from wdlg.updates.gradient import Gradient
+from wdlg.updates.output_layer import Product
 
 BATCH_SIZE = 32
 """Attacks computed together. On a CPU more are no faster; on a GPU take hundreds."""
@@ -89,6 +90,11 @@ class Observation:
                 f"sharing is {told(self.sharing)}, but must be a value of wdlg.sharing, such as FedSGD()."
             )
         require_parameters(self.network, self.parameters)
+        if self.images > 1 and isinstance(self.gradient.output, Product):
+            raise InputError(
+                f"images is {self.images}, but the gradient has been read as that of one image: take "
+                "from_tensors(..., rank_one=False)."
+            )
         require_possible(
             self.network, self.parameters, self.gradient, of_one=self.images == 1 and self.sharing == FedSGD()
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start
 from wdlg.attacks.labels import BiasSign, LabelRule, label_rule
-from wdlg.errors import InputError
+from wdlg.errors import InputError, require_text
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class FirstLayer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_rule", label_rule(self.label_rule))
+        require_text("name", self.name)
         if self.label_rule.joint:
             raise InputError(
                 "label_rule is joint, but nothing is optimised here: take one that reads labels."

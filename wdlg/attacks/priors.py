@@ -6,13 +6,16 @@ differentiable. A projection carries images back to where they may be after each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from torch import Tensor
 
-from wdlg.errors import InputError, require_positive
+from wdlg.errors import InputError, require_positive, told
 from wdlg.registry import Registry
+from wdlg.shapes import describe
 
 Prior = Callable[[Tensor], Tensor]
 """Dummy images (B, C, H, W) or (B, N, C, H, W) to a penalty (B,)."""
@@ -41,6 +44,11 @@ class TotalVariation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The penalty of each attack, (B,)."""
+        if not isinstance(images, Tensor) or images.ndim < 4 or not images.is_floating_point():
+            raise InputError(
+                f"images is {describe(images)}, but must be a floating-point tensor (B, channels, height, "
+                "width)."
+            )
         if min(images.shape[-2:]) < 2:
             raise InputError(
                 f"images are {images.shape[-2]} x {images.shape[-1]}, but must have at least 2 rows and "
@@ -55,13 +63,16 @@ class Box:
     """Values are cut off at ``low`` and ``high``: the range that pixels have.
 
     Raises:
-        InputError: low is not below high.
+        InputError: a limit is no finite number, or low is not below high.
     """
 
     low: float = 0.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, limit in (("low", self.low), ("high", self.high)):
+            if not isinstance(limit, Real) or isinstance(limit, bool) or not math.isfinite(limit):
+                raise InputError(f"{name} is {told(limit)}, but must be a finite number.")
         if not self.low < self.high:
             raise InputError(f"low is {self.low!r}, but must be below high, {self.high!r}.")
 

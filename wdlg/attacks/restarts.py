@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -92,7 +93,8 @@ class Restarts:
         """The same observations with new dummies."""
         images, labels = [], []
         for number in range(begun, begun + len(start)):
-            stream = torch.Generator().manual_seed((self.seed << 40) + (number << 8) + attempt)
+            sequence = np.random.SeedSequence(self.seed, spawn_key=(number, attempt))
+            stream = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
             images.append(torch.randn(start.dummy_images.shape[1:], generator=stream))
             if start.dummy_labels is not None:
                 labels.append(torch.randn(start.dummy_labels.shape[1:], generator=stream))

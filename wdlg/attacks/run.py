@@ -20,7 +20,7 @@ from wdlg.attacks.base import (
     require_attack,
 )
 from wdlg.attacks.optimised import IDLG
-from wdlg.errors import require_count
+from wdlg.errors import InputError, require_count, told
 from wdlg.networks.module import ModuleNetwork
 from wdlg.sharing.federated import FedSGD, Sharing
 from wdlg.updates.gradient import from_tensors
@@ -47,7 +47,9 @@ def attack(
         What it brought; ``images`` are (B, channels, height, width).
     """
     require_attack("method", method)
-    stream = torch.Generator().manual_seed(require_count("seed", seed, at_least=0))
+    if not isinstance(observation, Observation):
+        raise InputError(f"observation is {told(observation)}, but must be an Observation.")
+    stream = torch.Generator().manual_seed(require_count("seed", seed, at_least=0, below=2**63))
     like = observation.parameters.tensors[0]
     images, labels = (
         torch.randn(len(observation), *shape, generator=stream).to(like)

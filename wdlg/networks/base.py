@@ -202,10 +202,8 @@ def require_image_shape(value: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def require_fitting(
-    network: Network, parameters: Parameters, images: Tensor, target: Tensor | None = None
-) -> None:
-    """Raise :class:`InputError` unless networks, images and label probabilities go together.
+def require_fitting(network: Network, parameters: Parameters, images: Tensor, *target: Tensor) -> None:
+    """Raise :class:`InputError` unless networks, images and, where they are given, label probabilities fit.
 
     Everything that computes a gradient asks here: what comes after it, compiled loops among it, trusts the
     shapes.
@@ -215,11 +213,15 @@ def require_fitting(
 
 def require_fitting_batches(network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> None:
     """The same for the N images of each of B participants, one axis more."""
-    _require_fitting(network, parameters, images, target, axes=("B", "N"))
+    _require_fitting(network, parameters, images, (target,), axes=("B", "N"))
 
 
 def _require_fitting(
-    network: Network, parameters: Parameters, images: Tensor, target: Tensor | None, axes: tuple[str, ...]
+    network: Network,
+    parameters: Parameters,
+    images: Tensor,
+    targets: tuple[Tensor, ...],
+    axes: tuple[str, ...],
 ) -> None:
     require_parameters(network, parameters)
     like = parameters.tensors[0]
@@ -237,15 +239,16 @@ def _require_fitting(
             f"parameters holds {len(parameters)} networks, but must hold 1 or one for each of the "
             f"{len(images)} {whose}."
         )
-    if target is None:
-        return
     wanted = (*images.shape[: len(axes)], network.classes)
-    if not isinstance(target, Tensor) or target.shape != wanted:
-        came = f"has shape {tuple(target.shape)}" if isinstance(target, Tensor) else f"is {describe(target)}"
-        raise InputError(
-            f"target {came}, but must have shape {wanted}: one row of label probabilities for each image."
-        )
-    require_alike("target", target, "parameters", like)
+    for target in targets:
+        if not isinstance(target, Tensor) or target.shape != wanted:
+            came = (
+                f"has shape {tuple(target.shape)}" if isinstance(target, Tensor) else f"is {describe(target)}"
+            )
+            raise InputError(
+                f"target {came}, but must have shape {wanted}: one row of label probabilities for each image."
+            )
+        require_alike("target", target, "parameters", like)
 
 
 def require_held(network: Network, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from wdlg.errors import InputError, require_count, require_positive
-from wdlg.networks.base import Network, Parameters, require_fitting_batches
+from wdlg.networks.base import Network, Parameters, require_fitting, require_fitting_batches
 from wdlg.updates.gradient import Gradient, rows_of
 from wdlg.updates.output_layer import Dense
 
@@ -41,9 +41,9 @@ class FedSGD:
 
     def __call__(self, network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """What is sent; see :class:`Sharing`."""
-        if images.ndim == 4:
-            return network.gradient(parameters, images, target)
-        return network.mean_gradient(parameters, images, target)
+        if isinstance(images, Tensor) and images.ndim == 5:
+            return network.mean_gradient(parameters, images, target)
+        return network.gradient(parameters, images, target)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class FedAvg:
 
     def __call__(self, network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """What is sent; see :class:`Sharing`."""
-        if images.ndim == 4:
+        if isinstance(images, Tensor) and images.ndim == 4:
+            require_fitting(network, parameters, images, target)
             images, target = images[:, None], target[:, None]
         require_fitting_batches(network, parameters, images, target)
         if images.shape[1] % self.batch:

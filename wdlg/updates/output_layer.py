@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wdlg.errors import InputError
 from wdlg.rows import Rows
+from wdlg.shapes import describe
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,8 @@ def _require_shapes(**parts: tuple[Tensor, str]) -> None:
     """Raise :class:`InputError` unless sizes of one letter are equal in all parts."""
     sizes: dict[str, int] = {}
     for name, (part, letters) in parts.items():
+        if not isinstance(part, Tensor):
+            raise InputError(f"{name} is {describe(part)}, but must be a tensor.")
         if part.ndim != len(letters) or any(
             sizes.setdefault(letter, size) != size for letter, size in zip(letters, part.shape, strict=True)
         ):
