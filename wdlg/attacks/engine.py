@@ -264,6 +264,13 @@ class _Engine:
         images = self.objective.images(state.x)
         for observe in self.observers:
             observe(log.number, log.evaluations, iterations, images, loss_seen)
+        first_loss = log.loss_trace[:, 0]
+        judged, judged_first = loss_seen, first_loss
+        unit = self.endings.unit(first_loss)
+        if unit is not None:
+            judged, judged_first = loss_seen * unit, first_loss * unit
+            unit = unit.to(loss.device)
+            loss, slope = loss * unit, slope * unit[:, None]
         moved = self.objective.projected(self.optimizer.update(state, loss, slope))
         log, better = log.counted(loss_seen)
         # Copied: places are overwritten when other attacks take them, and observers may keep what they saw.
@@ -274,8 +281,8 @@ class _Engine:
         )
         slots = _Slots(log, slots.gradient, slots.networks, slots.targets, moved, best)
         status = self.endings.judge(
-            loss=loss_seen.numpy(),
-            first_loss=log.loss_trace.numpy()[:, 0],
+            loss=judged.numpy(),
+            first_loss=judged_first.numpy(),
             largest_slope=_largest(slope),
             evaluations=log.evaluations.numpy(),
             stalled=moved.stalled.cpu().numpy(),

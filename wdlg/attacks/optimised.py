@@ -36,6 +36,10 @@ class Optimised:
         projection: carries the dummy images back to where they may be after each move, such as
             :class:`~wdlg.attacks.priors.Box`; None for nowhere. Not for an optimiser that remembers its
             moves.
+        first_loss: the loss in the eyes of the optimiser and of ``stop_loss`` is multiplied so that it has
+            this value at the attack's dummy; None leaves it as it is. Tolerances and learning rates are in
+            units of the loss, so losses of different units, and networks with gradients of different size,
+            can be compared only so. What is written down stays in the loss's own unit.
 
     Raises:
         InputError: unknown label rule, no loss, optimiser, prior or projection, two that do not go together,
@@ -50,6 +54,7 @@ class Optimised:
     stop_loss: float = 1e-6
     priors: tuple[Prior, ...] = ()
     projection: Projection | None = None
+    first_loss: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -69,6 +74,8 @@ class Optimised:
             )
         require_count("evaluations", self.evaluations)
         require_positive("stop_loss", self.stop_loss)
+        if self.first_loss is not None:
+            require_positive("first_loss", self.first_loss)
         if not isinstance(self.priors, tuple | list) or any(
             isinstance(one, type) or not callable(one) for one in self.priors
         ):
@@ -95,7 +102,7 @@ class Optimised:
         return run(
             self._objective,
             self.optimizer,
-            Endings(self.evaluations, self.stop_loss),
+            Endings(self.evaluations, self.stop_loss, self.first_loss),
             starts,
             observers=observers,
             batch_size=batch_size,

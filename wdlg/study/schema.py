@@ -29,6 +29,7 @@ ATTACK: dict[str, Any] = {
     "stop_loss": 1e-6,
     "priors": [],
     "projection": None,
+    "first_loss": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "pseudo_huber": {"scale": 0.01},
