@@ -1,4 +1,4 @@
-"""``first_loss``: the optimiser and ``stop_loss`` see each attack's loss in units of its value at the dummy."""
+"""``first_loss``: optimiser and ``stop_loss`` see an attack's loss in units of its value at the dummy."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ OPTIMIZERS = (LBFGS(), GradientDescent(0.1), Adam(0.05))
 
 
 def setting(attacks=3):
-    """Observation, dummy images and dummy labels, from networks whose losses differ by orders of magnitude."""
+    """Observation, dummy images and dummy labels, each of a network of its own."""
     stream = torch.Generator().manual_seed(4)
     parameters = NETWORK.initial_parameters(attacks, generator=stream, dtype=torch.float64)
     truth = torch.rand(attacks, 1, 8, 8, generator=stream, dtype=torch.float64)

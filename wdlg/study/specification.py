@@ -25,7 +25,14 @@ from wdlg.attacks.base import DIVERGENCE
 from wdlg.attacks.labels import ANALYTIC, RULES
 from wdlg.attacks.optimised import Optimised, with_settings
 from wdlg.attacks.priors import PRIORS, PROJECTIONS
-from wdlg.errors import InputError, require_choice, require_count, require_positive, require_table
+from wdlg.errors import (
+    InputError,
+    require_choice,
+    require_count,
+    require_flag,
+    require_positive,
+    require_table,
+)
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
 from wdlg.losses import LOSSES
 from wdlg.networks.activations import ACTIVATIONS
@@ -59,6 +66,8 @@ class AttackCell:
         attack: what is run.
         design: the networks and their images.
         rate: learning rate where the part has several, else None.
+        trace_points: of the traces that are kept; None for ``TRACE_POINTS``.
+        pictures: whether pictures are kept. Both are most of a file.
     """
 
     kind: ClassVar[str] = "attack"
@@ -67,6 +76,8 @@ class AttackCell:
     attack: Optimised
     design: Design
     rate: float | None = None
+    trace_points: int | None = None
+    pictures: bool = True
 
     @property
     def path(self) -> Path:
@@ -124,9 +135,9 @@ class AttackCell:
                 "divergence": DIVERGENCE,
                 "explosion": EXPLOSION,
                 "success_thresholds": SUCCESS_THRESHOLDS,
-                "trace_points": TRACE_POINTS,
+                "trace_points": TRACE_POINTS if self.trace_points is None else self.trace_points,
                 "picture_iterations": PICTURE_ITERATIONS,
-                "picture_networks": PICTURE_NETWORKS,
+                "picture_networks": PICTURE_NETWORKS if self.pictures else 0,
                 "development_every": DEVELOPMENT_EVERY,
             },
         }
@@ -307,7 +318,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         required=("datasets", "attacks", "networks", "images", "evaluations"),
         optional=(
             *("learning_rates", "optimizer", "network", "activation", "initial", "classes"),
-            *("networks_a_cell", "defences"),
+            *("networks_a_cell", "defences", "trace_points", "pictures"),
         ),
     )
     rates: Sequence[float | None] = [None]
@@ -330,6 +341,12 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         if key in given
     }
     form = _network(where, given, datasets)
+    kept = (
+        require_count(f"{where}.trace_points", given["trace_points"], at_least=2)
+        if "trace_points" in given
+        else None,
+        require_flag(f"{where}.pictures", single(f"{where}.pictures", given.get("pictures", True))),
+    )
     cells: list[Cell] = []
     for network, dataset in itertools.product(firsts, datasets):
         design = Design(
@@ -346,7 +363,7 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
             if optimizer is not None:
                 attack = replace(attack, optimizer=optimizer)
             set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
-            cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate))
+            cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate, *kept))
     return cells
 
 
