@@ -79,6 +79,8 @@ DESIGN = {
     "first_network": 0,
     "pool": "all",
     "defence": None,
+    "starts": 1,
+    "start_distance": None,
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "lenet": {"channels": 12, "strides": [2, 2, 1], "bound": 0.5},
