@@ -109,6 +109,19 @@ def test_a_module_and_its_gradients_give_image_and_label_away(method):
     assert found.labels.tolist() == [3]
 
 
+def test_small_gradients_give_the_image_away_too():
+    module, images = classifier(), private(1)
+    with torch.no_grad():
+        module[3].weight *= 0.01  # so that little comes back to the layer that sees the image
+    gradients = gradients_of(module, images, [3])
+    errors = [
+        (wdlg.attack_module(module, gradients, (1, 6, 6), *method).images - images).square().mean()
+        for method in ((), (wdlg.IDLG,))
+    ]
+    assert errors[0] < 1e-4
+    assert errors[1] > 0.1
+
+
 def test_two_images_come_out_of_one_gradient_in_the_order_of_their_labels():
     module, images = classifier(hidden=48), private(2)
     found = wdlg.attack_module(module, gradients_of(module, images, [4, 1]), (1, 6, 6), images=2)

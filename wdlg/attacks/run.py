@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ from wdlg.errors import InputError, require_count, told
 from wdlg.networks.module import ModuleNetwork
 from wdlg.sharing.federated import FedSGD, Sharing
 from wdlg.updates.gradient import from_tensors
+
+IDLG_ON_A_MODULE = replace(IDLG, first_loss=100.0)
+"""iDLG for networks of any weights: gradients of one's own may be so small that L-BFGS, whose tolerances are
+absolute, takes them for zero. So its loss begins at 100, as it does by itself on networks like DLG's."""
 
 
 def attack(
@@ -64,7 +69,7 @@ def attack_module(
     module: nn.Module,
     gradients: Sequence[Any] | Mapping[str, Any],
     image_shape: tuple[int, int, int],
-    method: Attack = IDLG,
+    method: Attack = IDLG_ON_A_MODULE,
     *,
     images: int = 1,
     sharing: Sharing | None = None,
@@ -80,7 +85,8 @@ def attack_module(
         gradients: of the cross-entropy, as a training loop has them: in the order of ``module.parameters()``,
             or by name; see :func:`~wdlg.updates.gradient.from_tensors`.
         image_shape: (channels, height, width).
-        method: DLG, IDLG, WDLG or any other attack.
+        method: DLG, IDLG, WDLG or any other attack; by default iDLG, its loss told to the optimiser in a unit
+            in which it begins at 100 (``first_loss``), whatever the size of the gradients.
         images: that the mean gradient is of; with more than one, the result's images are (B, images,
             channels, height, width).
         sharing: how the participant made the gradients out of the images; None for one gradient. Steps of

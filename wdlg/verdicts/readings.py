@@ -132,6 +132,21 @@ def _verdict(gain: Paired, *, recovers: bool) -> str:
     return BETTER if gain.low > 0 else WORSE if gain.high < 0 else TIES
 
 
+def as_table(found: Iterable[Place]) -> pd.DataFrame:
+    """The map as a table for a page, a row for each place."""
+    columns = ["network", "optimiser", "reading", "learning rate", "runs", "recovered", "exploded"]
+    rows = [
+        (
+            *(place.network, place.optimizer, place.reading, place.learning_rate, place.runs),
+            *(place.successes, place.explosions, place.median_mse),
+            "" if place.gain is None else place.gain.text(),
+            place.verdict,
+        )
+        for place in found
+    ]
+    return pd.DataFrame(rows, columns=[*columns, "median MSE", "gain in success", "verdict"])
+
+
 def in_words(found: list[Place], readings: Iterable[str]) -> str:
     """For some readings in how many places each verdict stands: "worse in 12, ties in 3 of 15 places"."""
     chosen = [one.verdict for one in found if one.reading in set(readings)]
