@@ -112,7 +112,7 @@ def test_a_module_and_its_gradients_give_image_and_label_away(method):
 def test_small_gradients_give_the_image_away_too():
     module, images = classifier(), private(1)
     with torch.no_grad():
-        module[3].weight *= 0.01  # so that little comes back to the layer that sees the image
+        module[3].weight *= 0.001  # so that little comes back to the layer that sees the image
     gradients = gradients_of(module, images, [3])
     errors = [
         (wdlg.attack_module(module, gradients, (1, 6, 6), *method).images - images).square().mean()
