@@ -30,6 +30,7 @@ LOOKS = {
     "WDLG": Look("#009E73", "-.", "^"),
     "Euclidean": Look("#CC79A7", ":", "D"),
     "Strongest": Look("#E69F00", (0, (6, 1)), "P"),
+    "LM": Look("#000000", "-", "X"),
 }
 OTHER = Look("#555555", "-", "o")
 """For a method without a look of its own."""

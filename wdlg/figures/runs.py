@@ -72,6 +72,9 @@ def convergence(
 ) -> Figure:
     """Loss and MSE as runs go on, median and quartile band, one column for each data set.
 
+    Of a single data set the panels stand side by side. The axis of the MSE ends at 10⁻⁸, or where the lowest
+    median does.
+
     Args:
         tables: by data set title, records with traces.
         against: "iteration" or "evaluation".
@@ -81,32 +84,44 @@ def convergence(
     """
     if not tables:
         return empty()
-    figure = Picture(figsize=(2.8 * len(tables), 2.5 * len(quantities) + 0.5))
-    panels = figure.subplots(len(quantities), len(tables), squeeze=False, sharex="col")
+    alone = len(tables) == 1
+    across, down = (len(quantities), 1) if alone else (len(tables), len(quantities))
+    figure = Picture(figsize=(max(2.8 * across, 4.5), 2.5 * down + 0.7))
+    grid = figure.subplots(down, across, squeeze=False, sharex="col")
+    panels = grid.T if alone else grid
+    colors = _colors([str(name) for table in tables.values() for name in table["method"].unique()])
     for column, (title, table) in enumerate(tables.items()):
         places = _places(table, against, up_to)
         for row, quantity in enumerate(quantities):
-            axes = panels[row, column]
+            axes, lowest = panels[row, column], ERROR_RANGE[0]
             for method, runs in table.groupby("method", sort=False):
                 band = quartiles(values_at(runs, quantity, places, against=against))
                 low, middle, high = _shifted_log(band) if form == "paper" else band
                 look = LOOKS.get(str(method), OTHER)
-                style = {"color": look.color, "linestyle": look.style, "linewidth": 2}
+                style = {"color": colors[str(method)], "linestyle": look.style, "linewidth": 2}
                 axes.plot(places, middle, label=str(method), **style)
-                axes.fill_between(places, low, high, color=look.color, alpha=0.15, linewidth=0)
+                axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                lowest = min(lowest, *(0.5 * middle[middle > 0]))
             if form == "log axis":
                 axes.set_yscale("log")
             if form == "log axis" and quantity == "mse":
-                axes.set_ylim(*ERROR_RANGE)
-            axes.set(xscale="symlog", title=title if row == 0 else "")
-        panels[-1, column].set_xlabel(
-            {"iteration": "iterations", "evaluation": "gradient evaluations"}[against]
-        )
+                axes.set_ylim(lowest, ERROR_RANGE[1])
+            axes.set(xscale="symlog", title=title if row == 0 or alone else "")
+            if row == len(quantities) - 1 or alone:
+                axes.set_xlabel(STEPS[against])
     for row, quantity in enumerate(quantities):
         name = {"loss": "matching loss", "mse": "MSE"}[quantity]
         panels[row, 0].set_ylabel(name if form == "log axis" else f"log {name}, shifted")
     legend_below(figure)
     return figure
+
+
+def _colors(methods: Sequence[str]) -> dict[str, str | tuple[float, ...]]:
+    """The colour of each method: its own, and a scale from dark to bright for several that have none."""
+    without = [name for name in dict.fromkeys(methods) if name not in LOOKS]
+    found: dict[str, str | tuple[float, ...]] = {name: look.color for name, look in LOOKS.items()}
+    scale = sns.color_palette("viridis", len(without)) if len(without) > 1 else [OTHER.color]
+    return found | dict(zip(without, scale, strict=False))
 
 
 def _places(table: pd.DataFrame, against: str, up_to: int | None) -> np.ndarray:
