@@ -33,7 +33,10 @@ from wdlg.verdicts.ledger import gain_table
 MISSING = "MISSING:"
 """Starts a line about a data set without a sample file; the build repeats such lines in its log."""
 
-_WORDS = ("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence")
+_WORDS = (
+    *("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence"),
+    *("architecture", "initial", "dtype"),
+)
 _FLAGS = (
     *("label_correct", "exploded", "below_0.01", "below_0.005", "below_0.001", "below_0.0005"),
     *("below_0.0001", "correct", "undecided"),
