@@ -1,7 +1,6 @@
 """The comparison of the label rules on real images."""
 
 import pytest
-
 from small_study import CONTENT
 
 from wdlg.errors import InputError
