@@ -191,7 +191,7 @@ def rate_calm(
     if verdict == FAILED and not more and (not family or hopeless(family.values())):
         verdict, condition = (
             UNDECIDED,
-            TOO_FEW if family else "no large rate at which some run did not explode",
+            TOO_FEW if family else "at no large rate is there a run without explosion",
         )
     return Result(
         verdict,
