@@ -14,7 +14,10 @@ from wdlg.verdicts.result import Records, Result
 from wdlg.verdicts.wording import Lack, lack, listed, named, settle, shares_in, title, titles, values, words
 
 LENET = "lenet"
-WEIGHTS = {"uniform": "weights from U(-0.5, 0.5)", "torch": "torch's default weights"}
+WEIGHTS: dict[str, str] = {"uniform": "weights from U(-0.5, 0.5)", "torch": "torch's default weights"}
+
+
+"""Initial weights in words."""
 
 
 def label_accuracy(
@@ -143,7 +146,7 @@ def label_growth(
         "; ".join(
             f"{title(name)}: "
             + ", ".join(
-                f"{ratio:.2g} times faster with {neurons:,} neurons" for neurons, ratio in one.items()
+                f"{ratio:.3g} times faster with {neurons:,} neurons" for neurons, ratio in one.items()
             )
             for name, one in ratios.items()
         ),
