@@ -92,7 +92,7 @@ def label_cost(records: Records, *, fewer_steps: float, time_share: float) -> Re
     datasets = rules()["datasets"]
     table = some(records.labels, "label rules")
     table = named(usual(table), datasets)
-    costs = cost_table(table)
+    costs = some(cost_table(table), "both label rules")
     rows, found = costs.to_dict("records"), costs.set_index("dataset")
     absent = tuple(name for name in datasets if name not in found.index)
     steps = found["steps_ratio"]
@@ -125,7 +125,7 @@ def label_growth(
     table = some(records.labels, "label rules")
     kinds = table["architecture"].str.split(",").str[0]
     table = some(table[(kinds == network) & (table["dtype"] == "float32")], f"a {network} of several widths")
-    found = cost_table(named(table, datasets)).sort_values("neurons")
+    found = some(cost_table(named(table, datasets)), "both label rules").sort_values("neurons")
     ratios = {
         str(name): dict(zip(rows["neurons"].tolist(), rows["time_ratio"].tolist(), strict=True))
         for name, rows in found.groupby("dataset", sort=False)
@@ -199,7 +199,7 @@ def cost_table(table: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     columns = ["dataset", "classes", "neurons", "steps_ratio", "time_ratio", "seconds_bias", "seconds_row"]
-    return some(pd.DataFrame(rows, columns=[*columns, "gradients"]), "both label rules")
+    return pd.DataFrame(rows, columns=[*columns, "gradients"])
 
 
 def dlg_labels(records: Records, *, often: float) -> Result:
