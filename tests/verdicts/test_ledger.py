@@ -338,6 +338,7 @@ def test_a_case_that_only_one_method_has_is_left_out():
 
 def test_the_data_file_names_measures_and_pages_that_exist():
     claims = rules()["claims"]
+    assert tuple(rules()["datasets"]) == data.PAPER
     assert len({claim["id"] for claim in claims}) == len(claims)
     before = [past["measure"] for claim in claims for past in claim.get("history", []) if "measure" in past]
     assert {*before, *(claim["measure"] for claim in claims)} == set(MEASURES)
@@ -354,6 +355,7 @@ def test_entries_are_json_with_verdicts_of_the_list(tmp_path):
     for entry in entries:
         content = json.loads(json.dumps(entry.as_json()))
         assert set(content) >= {"id", "claim", "verdict", "condition", "numbers", "interval", "command"}
+        assert set(content) >= {"written", "known", "published", "history", "by_threshold"}
         assert content["verdict"] in VERDICTS
     assert 0 < rules()["level"] < 1
 

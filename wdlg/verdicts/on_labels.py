@@ -31,18 +31,19 @@ def label_accuracy(
     judged = table[table["activation"].isin(activations)]
     missed = judged[~judged["correct"]]
     silent = bool((missed["label_recovered"] < 0).all())
-    whole, held, short = [], [], []
+    present = [name for name in datasets if name in set(judged["dataset"])]
+    held, short = [], []
     for initial, dtype in product(initials, dtypes):
         rows = judged[(judged["initial"] == initial) & (judged["dtype"] == dtype)]
         there = set(zip(rows["dataset"], rows["activation"], strict=True))
-        if set(product(datasets, activations)) <= there:
-            whole.append((initial, dtype))
-            if rows["correct"].all():
-                held.append(f"{WEIGHTS[initial]} in {dtype}")
-        else:
+        if not set(product(present, activations)) <= there:
             short.append(f"{WEIGHTS[initial]} in {dtype}")
-    absent = tuple(name for name in datasets if name not in set(judged["dataset"]))
-    lacking = Lack(absent, other=(f"not measured everywhere with {words(short)}",) if short else ())
+        elif present and rows["correct"].all():
+            held.append(f"{WEIGHTS[initial]} in {dtype}")
+    lacking = Lack(
+        tuple(name for name in datasets if name not in present),
+        other=(f"not measured everywhere with {words(short)}",) if short else (),
+    )
     conditions = []
     if held and silent:
         reason = "; in all that are missed p_y is rounded to 1" if len(missed) else ""
@@ -109,7 +110,7 @@ def label_cost(records: Records, *, fewer_steps: float, time_share: float) -> Re
         verdict,
         "; ".join(
             f"{title(row['dataset'])} {row['steps_ratio']:,.0f} times fewer steps, "
-            f"{row['time_ratio']:.3g} times faster "
+            f"{row['time_ratio']:.3g} times as fast "
             f"({1e6 * row['seconds_bias']:.0f} µs against {1e6 * row['seconds_row']:.0f} µs)"
             for row in rows
         ),
@@ -146,7 +147,7 @@ def label_growth(
         "; ".join(
             f"{title(name)}: "
             + ", ".join(
-                f"{ratio:.3g} times faster with {neurons:,} neurons" for neurons, ratio in one.items()
+                f"{ratio:.3g} times as fast with {neurons:,} neurons" for neurons, ratio in one.items()
             )
             for name, one in ratios.items()
         ),
