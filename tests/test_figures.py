@@ -18,7 +18,7 @@ from wdlg.study import Design, draw, run_paired
 from wdlg.study.mechanism import kept_along, plans_along
 from wdlg.study.records import PICTURE_ITERATIONS, values_at
 from wdlg.study.runner import compute
-from wdlg.study.statistics import quartiles, success_curve
+from wdlg.study.statistics import quartiles, share, success_curve
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,21 @@ def test_success_of_each_loss_is_drawn_at_its_share(stored):
     dots = [line for line in axes.lines if line.get_label() == "MSE < 0.01"]
     assert [float(dot.get_xdata()[0]) for dot in dots] == [1.0, 0.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["iDLG", "WDLG"]
+
+
+def test_missed_labels_are_drawn_at_their_share_with_the_interval_turned_round():
+    shares = {"MNIST": share(90, 100), "LFW": share(100, 100)}
+    rows = [(name, condition, one) for condition in ("a", "b") for name, one in shares.items()]
+    axes = figures.missed_labels(pd.DataFrame(rows, columns=["dataset", "condition", "share"])).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["MNIST", "LFW"]
+    first, second = axes.containers
+    assert list(first.lines[0].get_xdata()) == pytest.approx([0.1, 0.0])
+    [bars] = first.lines[2]
+    ends = [segment[:, 0] for segment in bars.get_segments()]
+    for drawn, one in zip(ends, shares.values(), strict=True):
+        assert list(drawn) == pytest.approx([1 - one.high, 1 - one.low])
+    assert (second.lines[0].get_ydata() > first.lines[0].get_ydata()).all()
+    assert not figures.missed_labels(pd.DataFrame()).axes
 
 
 def test_success_by_rate_has_a_panel_for_each_optimiser(stored):

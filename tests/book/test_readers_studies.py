@@ -81,9 +81,9 @@ def of_paper():
     return from_store(*pages.study("paper"))
 
 
-def judged(planned, stored):
+def judged(planned, stored, **settings):
     """A ledger; that of the paper's records, which two notebooks show, is computed once."""
-    return of_paper() if planned.name == "paper" else from_store(planned, stored)
+    return of_paper() if planned.name == "paper" else from_store(planned, stored, **settings)
 
 
 def shorter(cases, attacks, **settings):

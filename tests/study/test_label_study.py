@@ -1,10 +1,14 @@
 """The comparison of the label rules on real images."""
 
 import pytest
+from small_study import CONTENT
 
 from wdlg.errors import InputError
 from wdlg.study import compare_rules
 from wdlg.study.labels import summarise
+from wdlg.study.runner import compute
+from wdlg.study.schema import complete
+from wdlg.study.specification import from_mapping
 
 
 def test_both_rules_are_always_right_with_sigmoid(digits, faces):
@@ -45,6 +49,28 @@ def test_another_network_and_other_weights_are_compared_by_name(digits):
     resnet = summarise(compare_rules(digits, images=10, network="resnet"))
     assert resnet["row_sum"]["accuracy"] == 1
     assert resnet["row_sum"]["steps"] == 10 * (4 * 16)
+
+
+def test_a_part_has_its_gradients_in_the_precision_that_it_names_and_says_so(digits):
+    """The same networks: what differs is rounding."""
+    part = {"datasets": ["digits"], "activations": ["relu"], "gradients": 8, "initial": "torch"}
+    found = {}
+    for given in ({}, {"dtype": "float64"}):
+        [cell] = from_mapping({**CONTENT, "parts": {"labels": {**part, **given}}}).cells
+        settings = cell.settings()
+        assert settings["dtype"] == cell.columns()["dtype"] == given.get("dtype", "float32")
+        assert cell.columns()["initial"] == "torch"
+        assert cell.columns()["architecture"] == "lenet"
+        assert complete(_without(settings, "dtype")) == complete({**settings, "dtype": "float32"})
+        found[settings["dtype"]] = compute(cell, digits)
+    single, double = (table["largest_bias_gradient"].to_numpy() for table in found.values())
+    assert (single == single.astype("float32")).all()
+    assert not (double == double.astype("float32")).any()
+    assert single == pytest.approx(double, rel=1e-4)
+
+
+def _without(settings, key):
+    return {name: value for name, value in settings.items() if name != key}
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def _with(value, *path):
         (_with("convnet", "parts", "main", "network"), r"^parts.main: image_shape is \(1, 8, 8\)"),
         (_with("normal", "parts", "main", "initial"), "^initial is 'normal'"),
         (_with("normal", "parts", "labels", "initial"), "^parts.labels.initial is 'normal'"),
+        (_with("half", "parts", "labels", "dtype"), "^parts.labels.dtype is 'half'"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(content, message):

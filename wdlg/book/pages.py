@@ -33,7 +33,10 @@ from wdlg.verdicts.ledger import gain_table
 MISSING = "MISSING:"
 """Starts a line about a data set without a sample file; the build repeats such lines in its log."""
 
-_WORDS = ("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence")
+_WORDS = (
+    *("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence"),
+    *("architecture", "initial", "dtype"),
+)
 _FLAGS = (
     *("label_correct", "exploded", "below_0.01", "below_0.005", "below_0.001", "below_0.0005"),
     *("below_0.0001", "correct", "undecided"),
@@ -96,7 +99,8 @@ def study(
         store: folder of the records; None for the project's own or, where something is to be computed and
             there is no checkout, for ``results/NAME`` in the working folder.
         parts: of the study that the page is about; all if empty.
-        compute: compute what is missing of these parts. Else each data set without a record is reported.
+        compute: compute what is missing of those of these parts that the study has. Else each data set
+            without a record is reported.
         data_dir: folder of the sample files.
 
     Raises:
@@ -120,7 +124,8 @@ def study(
         folder = there
     stored = Store(folder)
     if compute:
-        remarks = run(planned, stored, parts=parts, data_dir=data_dir)
+        known = [part for part in parts if planned.part(part)]
+        remarks = run(planned, stored, parts=known, data_dir=data_dir) if known or not parts else []
     elif not folder.is_dir():
         raise InputError(
             f"store is {str(folder)!r}, but must be a folder of records: run `wdlg study run {file}`."

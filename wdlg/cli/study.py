@@ -179,7 +179,7 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
             f"--store is {str(records.folder)!r}, but must hold records of the study: run `wdlg study run "
             f"{study}`, or name the folder where they are."
         )
-    entries = from_store(loaded, records, command=f"wdlg study run {study}")
+    entries = from_store(loaded, records, command=f"wdlg study run {study}", thresholds=as_json)
     if as_json:
         click.echo(json_text([entry.as_json() for entry in entries]))
         return
@@ -187,8 +187,8 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
         condition = f" ({entry.result.condition})" if entry.result.condition else ""
         click.echo(f"{entry.id}: {entry.claim}")
         click.echo(f"  {entry.result.verdict}{condition}")
-        if entry.earlier is not None:
-            click.echo(f"  {entry.earlier.text()}")
+        for past in entry.history:
+            click.echo(f"  {past.text()}")
         click.echo(f"  {entry.result.summary}")
 
 

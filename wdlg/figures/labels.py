@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import LOOKS, Picture, empty
+from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
 
 
 def bias_gradient(error: np.ndarray, label: int) -> Figure:
@@ -61,6 +61,43 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(fontsize="small", loc="lower left")
+    return figure
+
+
+def missed_labels(table: pd.DataFrame) -> Figure:
+    """Share of labels that a rule does not read, with 95 % intervals, for each data set and condition.
+
+    Args:
+        table: columns dataset (as a reader knows it), condition, share (:class:`~wdlg.study.statistics.Share`
+            of the labels that were read).
+    """
+    if not len(table):
+        return empty()
+    datasets, conditions = (list(dict.fromkeys(table[name])) for name in ("dataset", "condition"))
+    figure = Picture(figsize=(6.5, 1.2 + 0.22 * len(datasets) * (1 + len(conditions))))
+    axes = figure.subplots()
+    looks = [*LOOKS.values(), OTHER]
+    for number, condition in enumerate(conditions):
+        look = looks[number % len(looks)]
+        rows = table[table["condition"] == condition]
+        missed = np.array([1 - one.value for one in rows["share"]])
+        ends = np.array([(1 - one.high, 1 - one.low) for one in rows["share"]])
+        places = np.array([datasets.index(name) for name in rows["dataset"]])
+        axes.errorbar(
+            missed,
+            places + 0.8 * ((number + 1) / (len(conditions) + 1) - 0.5),
+            xerr=np.abs(ends.T - missed),
+            color=look.color,
+            marker=look.marker,
+            linestyle="none",
+            capsize=3,
+            label=condition,
+        )
+    axes.set(xlabel="labels missed (95 % interval)")
+    axes.set_yticks(range(len(datasets)), datasets)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    legend_below(figure, columns=2)
     return figure
 
 

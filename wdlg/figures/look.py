@@ -76,15 +76,15 @@ def empty() -> Figure:
     return figure
 
 
-def legend_below(figure: Figure) -> Legend:
-    """One entry for each name in any panel, under all panels."""
+def legend_below(figure: Figure, columns: int = 4) -> Legend:
+    """One entry for each name in any panel, under all panels, in so many columns."""
     entries = {
         name: handle
         for axes in figure.axes
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     return figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize="small"
+        list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize="small"
     )
 
 

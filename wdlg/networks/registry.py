@@ -91,6 +91,14 @@ class Architecture:
         """The distribution of initial weights, or the architecture's own if none is chosen."""
         return str(NETWORKS[self.name].initial) if chosen is None else chosen
 
+    def text(self) -> str:
+        """In words: the name, and each setting that is not at its default.
+
+        >>> Architecture("resnet", (("width", 8),)).text()
+        'resnet, width 8'
+        """
+        return ", ".join([self.name, *(f"{name} {value}" for name, value in self.settings)])
+
     def describe(self) -> dict[str, Any]:
         """Name, every setting, and what decides the form and is no setting."""
         fields = {name: value for name, value in _fields(self.name).items() if name not in OF_THE_CASE}

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 TIMED_CALLS = 3
 
+PRECISIONS = ("float32", "float64")
+"""Of networks and their gradients; the first if none is chosen."""
+
 RULES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Gradient], Tensor]]] = {
     "bias_sign": (labels.bias_sign, lambda gradient: gradient.bias),
     "bias_min": (labels.bias_min, lambda gradient: gradient.bias),
@@ -44,7 +47,7 @@ def compare_rules(
     seed: int = 0,
     classes: int | None = None,
     bound: float = BOUND,
-    dtype: str = "float32",
+    dtype: str = PRECISIONS[0],
     rules: Sequence[str] = ("bias_sign", "row_sum"),
     defence: Defence | None = None,
     progress: bool = False,
@@ -72,9 +75,7 @@ def compare_rules(
         require_choice("rules", name, RULES)
     require_count("images", images)
     require_count("seed", seed, at_least=0)
-    precision = {"float32": torch.float32, "float64": torch.float64}[
-        require_choice("dtype", dtype, ("float32", "float64"))
-    ]
+    precision: torch.dtype = getattr(torch, require_choice("dtype", dtype, PRECISIONS))
     if initial is not None:
         require_choice("initial", initial, DISTRIBUTIONS)
     height, width, channels = sample.images.shape[1:]

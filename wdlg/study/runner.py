@@ -225,6 +225,7 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
                 activation=cell.activation,
                 initial=cell.initial,
                 seed=cell.seed,
+                dtype=cell.dtype,
                 rules=cell.rules,
                 defence=cell.defence,
             )

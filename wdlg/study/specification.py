@@ -43,7 +43,7 @@ from wdlg.registry import single
 from wdlg.sharing.defences import DEFENCES, Defence
 from wdlg.study import schema, study_file
 from wdlg.study.cases import DEVELOPMENT_EVERY, POOLS, STREAMS, Design
-from wdlg.study.labels import compare_rules
+from wdlg.study.labels import PRECISIONS, compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS
 
 KNOWN = {"loss": LOSSES, "optimizer": OPTIMIZERS, "projection": PROJECTIONS}
@@ -156,6 +156,7 @@ class LabelCell:
         defence: what is done to each gradient before it is sent; None for nothing.
         network: the architecture.
         initial: the distribution of the networks' weights; None for the architecture's own.
+        dtype: precision of networks and gradients, "float32" or "float64".
     """
 
     kind: ClassVar[str] = "labels"
@@ -167,6 +168,7 @@ class LabelCell:
     defence: Defence | None = None
     network: Architecture = Architecture("lenet")  # noqa: RUF009  # frozen
     initial: str | None = None
+    dtype: str = PRECISIONS[0]
 
     @property
     def path(self) -> Path:
@@ -194,6 +196,9 @@ class LabelCell:
             "part": self.part,
             "dataset": self.dataset,
             "activation": self.activation,
+            "architecture": self.network.text(),
+            "initial": self.network.initial(self.initial),
+            "dtype": self.dtype,
             **_defence_columns(self.defence),
         }
 
@@ -207,7 +212,6 @@ class LabelCell:
             "initial": self.network.initial(self.initial),
             "defence": _described(self.defence),
             "rules": self.rules,
-            "dtype": _default(compare_rules, "dtype"),
             **_constants(self.network, bound=_default(compare_rules, "bound")),
         }
 
@@ -382,15 +386,17 @@ def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:
         where,
         part,
         required=("datasets", "activations", "gradients"),
-        optional=("network", "initial", "defences"),
+        optional=("network", "initial", "dtype", "defences"),
     )
     gradients = require_count(f"{where}.gradients", given["gradients"])
     datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
     form, initial = _network(where, given, datasets), given.get("initial")
     if initial is not None:
         require_choice(f"{where}.initial", single(f"{where}.initial", initial), DISTRIBUTIONS)
+    at = f"{where}.dtype"
+    dtype = require_choice(at, single(at, given.get("dtype", PRECISIONS[0])), PRECISIONS)
     return [
-        LabelCell(name, dataset, activation, gradients, seed, defence, form, initial)
+        LabelCell(name, dataset, activation, gradients, seed, defence, form, initial, dtype)
         for dataset, activation, defence in itertools.product(
             datasets,
             _choices(f"{where}.activations", given["activations"], ACTIVATIONS),

@@ -260,6 +260,15 @@ PATTERNS = 9999
 """Sign patterns that are drawn where there are more."""
 
 
+def least_p(networks: int) -> float:
+    """The least p-value that the sign-flip test can give with so many networks.
+
+    >>> least_p(5), least_p(6)
+    (0.0625, 0.03125)
+    """
+    return 2 / (2**networks if 2**networks <= PATTERNS else PATTERNS + 1)
+
+
 def paired_by_network(scores: Any, networks: Any) -> Paired:
     """Is the mean score of paired cases different from zero, if the cases of a network hang together?
 

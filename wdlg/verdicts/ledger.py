@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,28 +13,50 @@ from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED, rules
-from wdlg.verdicts.comparison import NotMeasuredError, pooled, successes
+from wdlg.verdicts.comparison import ALL, NotMeasuredError, compare_overall, successes
 from wdlg.verdicts.measures import MEASURES, Records, Result
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What the ledger said of a claim before its test was changed, as in ``claims.yaml``.
+class Past:
+    """A test that was changed, with its verdict, as in ``claims.yaml`` under "history".
 
     Attributes:
-        until: the day of the change.
-        verdict, condition: of then.
-        reason: why they changed.
+        written, until: the days on which it was written and changed.
+        test, reason: what it was, and why it was changed.
+        verdict, condition: what it says.
+        computed: True if its measure is still there and said so of the same records; False if the verdict is
+            what the ledger of then said, by statistics that are no more in use.
     """
 
+    written: str
     until: str
+    test: str
+    reason: str
     verdict: str
     condition: str
-    reason: str
+    computed: bool
 
     def text(self) -> str:
         """As text: "Until 1 January 2026: reproduced. The reason of the change."."""
         return f"Until {self.until}: {_with_condition(self.verdict, self.condition)}. {self.reason}"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The verdict of a test with another value of one of its settings.
+
+    Attributes:
+        setting, value: which setting, and its value.
+        usual: True if it is the value that decides.
+        verdict, condition: what the test then says.
+    """
+
+    setting: str
+    value: float
+    usual: bool
+    verdict: str
+    condition: str
 
 
 @dataclass(frozen=True)
@@ -43,20 +65,28 @@ class Entry:
 
     Attributes:
         id, section, claim, test: as in ``claims.yaml``.
+        published: what the paper's text says in numbers, and what is missing from it.
+        written: the day on which the test was written.
+        known: what was known when it was written, if anything.
         figure: the page with the figure.
         command: what repeats the numbers.
         result: the verdict and its numbers.
-        earlier: what stood here before the test was changed, or None.
+        history: the tests that decided before, the oldest first.
+        moved: the verdict with other thresholds, where that was asked for.
     """
 
     id: str
     section: str
     claim: str
     test: str
+    published: str
+    written: str
+    known: str
     figure: str
     command: str
     result: Result
-    earlier: Earlier | None = None
+    history: tuple[Past, ...] = ()
+    moved: tuple[Moved, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``wdlg study report --json``."""
@@ -64,10 +94,14 @@ class Entry:
             "id": self.id,
             "claim": self.claim,
             "section": self.section,
+            "published": self.published,
             "test": self.test,
+            "written": self.written,
+            "known": self.known,
             "verdict": self.result.verdict,
             "condition": self.result.condition,
-            "earlier": None if self.earlier is None else asdict(self.earlier),
+            "history": [asdict(one) for one in self.history],
+            "by_threshold": [asdict(one) for one in self.moved],
             "summary": self.result.summary,
             "numbers": dict(self.result.numbers),
             "interval": None if self.result.interval is None else list(self.result.interval),
@@ -76,31 +110,66 @@ class Entry:
         }
 
 
-def ledger(records: Records, *, command: str, study: str = "") -> list[Entry]:
+def ledger(records: Records, *, command: str, study: str = "", thresholds: bool = False) -> list[Entry]:
     """The verdict of every claim.
 
     Args:
         records: what to judge. A claim that they say nothing about is undecided.
         command: what repeats them.
-        study: whose records they are; an earlier verdict is shown beside that of the same study only.
+        study: whose records they are; what a ledger of earlier days said is shown beside that of the same
+            study only.
+        thresholds: judge with other thresholds, too, which takes twice as long.
     """
     entries = []
     for claim in rules()["claims"]:
-        try:
-            result = MEASURES[claim["measure"]](records, **claim.get("settings", {}))
-        except NotMeasuredError as error:
-            result = Result(UNDECIDED, "not measured here", condition=str(error))
-        texts = {name: claim[name] for name in ("id", "section", "claim", "test", "figure")}
-        entries.append(Entry(**texts, command=command, result=result, earlier=_earlier(claim, study)))
+        texts = {name: claim[name] for name in ("id", "section", "claim", "test", "written", "figure")}
+        entries.append(
+            Entry(
+                **texts,
+                published=claim.get("published", ""),
+                known=claim.get("known", ""),
+                command=command,
+                result=judge(records, claim["measure"], claim.get("settings", {})),
+                history=tuple(_history(records, claim, study)),
+                moved=tuple(_moved(records, claim)) if thresholds else (),
+            )
+        )
     return entries
 
 
-def _earlier(claim: Mapping[str, Any], study: str) -> Earlier | None:
-    """What ``claims.yaml`` says of an earlier verdict on the records of a study."""
-    said = claim.get("earlier")
-    if said is None or said["study"] != study:
-        return None
-    return Earlier(said["until"], said["verdict"], said["condition"], said["reason"])
+def judge(records: Records, measure: str, settings: Mapping[str, Any]) -> Result:
+    """What a measure says of records; undecided where they say nothing about it.
+
+    Args:
+        records: what to judge.
+        measure: a name in ``MEASURES``.
+        settings: of the measure, as in ``claims.yaml``.
+    """
+    try:
+        return MEASURES[measure](records, **settings)
+    except NotMeasuredError as error:
+        return Result(UNDECIDED, "not measured here", condition=str(error))
+
+
+def _history(records: Records, claim: Mapping[str, Any], study: str) -> Iterator[Past]:
+    """The earlier tests of a claim, with what their measures say of the records, or what was said then."""
+    for past in claim.get("history", []):
+        texts = {name: past[name] for name in ("written", "until", "test", "reason")}
+        if "measure" in past:
+            result = judge(records, past["measure"], past["settings"])
+            yield Past(**texts, verdict=result.verdict, condition=result.condition, computed=True)
+        elif past["study"] == study:
+            yield Past(**texts, verdict=past["verdict"], condition=past["condition"], computed=False)
+
+
+def _moved(records: Records, claim: Mapping[str, Any]) -> Iterator[Moved]:
+    """The verdicts of a test at the values that ``claims.yaml`` gives under "vary"."""
+    settings = claim.get("settings", {})
+    for name, values in claim.get("vary", {}).items():
+        usual = settings.get(name, SUCCESS if name == "success" else None)
+        for value in values:
+            result = judge(records, claim["measure"], {**settings, name: value})
+            yield Moved(name, value, value == usual, result.verdict, result.condition)
 
 
 def as_table(entries: list[Entry]) -> pd.DataFrame:
@@ -108,15 +177,54 @@ def as_table(entries: list[Entry]) -> pd.DataFrame:
     verdicts = []
     for entry in entries:
         verdict = _with_condition(entry.result.verdict, entry.result.condition)
-        verdicts.append(verdict if entry.earlier is None else f"{verdict}. {entry.earlier.text()}")
+        verdicts.append(". ".join((verdict, *(past.text() for past in entry.history))))
     return pd.DataFrame(
         {
             "Claim": [entry.claim for entry in entries],
             "Section": [entry.section for entry in entries],
-            "Test": [entry.test for entry in entries],
+            "Published": [entry.published for entry in entries],
+            "Test": [f"{entry.test} ({entry.written})" for entry in entries],
             "Verdict": verdicts,
             "Numbers": [entry.result.summary for entry in entries],
         }
+    )
+
+
+def history_table(entries: list[Entry]) -> pd.DataFrame:
+    """Tests that were changed beside those that decide now, with what was known: a table for a page."""
+    rows = []
+    for entry in entries:
+        now = _with_condition(entry.result.verdict, entry.result.condition)
+        for past in entry.history:
+            before = _with_condition(past.verdict, past.condition)
+            rows.append((entry.claim, past.written, past.until, past.test, before, past.reason))
+        if entry.history:
+            rows.append((entry.claim, entry.written, "", entry.test, now, f"Known: {entry.known}"))
+    return pd.DataFrame(rows, columns=["Claim", "Written", "Until", "Test", "Verdict", "Why"])
+
+
+def threshold_table(entries: list[Entry]) -> pd.DataFrame:
+    """How each verdict moves with its threshold: a table for a page.
+
+    Args:
+        entries: of a ledger with thresholds.
+
+    Returns:
+        One row for each claim, setting and value, with the columns Claim, Setting, Value (the one that
+        decides has a star) and Verdict.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "Claim": entry.claim,
+                "Setting": one.setting.replace("_", " "),
+                "Value": f"{one.value:g}{'*' if one.usual else ''}",
+                "Verdict": _with_condition(one.verdict, one.condition),
+            }
+            for entry in entries
+            for one in entry.moved
+        ],
+        columns=["Claim", "Setting", "Value", "Verdict"],
     )
 
 
@@ -125,29 +233,29 @@ def _with_condition(verdict: str, condition: str) -> str:
 
 
 def gain_table(attacks: pd.DataFrame, method: str, opponent: str) -> pd.DataFrame:
-    """Paired gain of one method over another, for each data set and for all together.
+    """Paired gain of one method over another, for each data set and for all together: one family of tests.
 
     Returns:
         Columns dataset, networks, cases, and for success and calm (no explosion) the mean gain with its
-        interval, and the p-value of the sign-flip test over networks, not corrected.
+        interval and a star if it is significant after Holm's correction for all tests of the table, and the
+        p-value of the sign-flip test over networks before correction.
     """
     both = attacks[attacks["method"].isin([method, opponent])]
-    tables = {
-        str(name): rows for name, rows in both.groupby("dataset", sort=False) if rows["method"].nunique() == 2
-    }
-    if not tables:
+    counts = both.groupby("dataset", sort=False)["method"].nunique()
+    both = both[both["dataset"].isin(counts.index[counts == 2])]
+    if not len(both):
         raise NotMeasuredError(f"there are no records of {method} beside {opponent}")
-    tables["all together"] = pd.concat(list(tables.values()))
+    family = compare_overall(both, ("success", "calm"), method, opponent)
     rows = []
-    for name, table in tables.items():
-        results = {score: pooled(table, score, method, opponent) for score in ("success", "calm")}
+    for name in (*dict.fromkeys(both["dataset"].astype(str)), ALL):
+        results = {score: family[score, name] for score in ("success", "calm")}
         row: dict[str, object] = {
-            "dataset": name,
+            "dataset": "all together" if name == ALL else name,
             "networks": results["success"].networks,
-            "cases": results["success"].cases,
+            "cases": results["success"].paired.cases,
         }
         for score, one in results.items():
-            row |= {f"gain in {score}": one.text(), f"p ({score})": f"{one.p:.2g}"}
+            row |= {f"gain in {score}": one.text(), f"p ({score})": f"{one.paired.p:.2g}"}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -191,7 +299,9 @@ def ground(
     return pd.DataFrame(rows)
 
 
-def from_store(study: Study, store: Store, *, command: str | None = None) -> list[Entry]:
+def from_store(
+    study: Study, store: Store, *, command: str | None = None, thresholds: bool = False
+) -> list[Entry]:
     """The ledger of a study's stored records.
 
     ``claims.yaml`` says which parts are read.
@@ -200,13 +310,19 @@ def from_store(study: Study, store: Store, *, command: str | None = None) -> lis
         study: the study.
         store: its records.
         command: that repeats the measurements; None for that of a study in ``studies``.
+        thresholds: judge with other thresholds, too, see :func:`ledger`.
     """
     command = command or f"wdlg study run studies/{study.name}.yaml"
     cells: dict[str, list[Cell]] = {
         table: [cell for part in parts for cell in study.part(part)]
         for table, parts in rules()["parts"].items()
     }
-    cells["rates"] = [cell for cell in study.cells if isinstance(cell, AttackCell) and cell.rate is not None]
     cells["labels"] = [cell for cell in study.cells if isinstance(cell, LabelCell)]
     tables = {table: store.read_all(found) for table, found in cells.items()}
-    return ledger(Records(**tables), command=command, study=study.name)
+    rates: dict[int, list[Cell]] = {}
+    for cell in study.cells:
+        if isinstance(cell, AttackCell) and cell.rate is not None:
+            rates.setdefault(cell.attack.evaluations, []).append(cell)
+    budgets = [store.read_all(found).assign(budget=budget) for budget, found in rates.items()]
+    tables["rates"] = pd.concat([one for one in budgets if len(one)] or [pd.DataFrame()], ignore_index=True)
+    return ledger(Records(**tables), command=command, study=study.name, thresholds=thresholds)
