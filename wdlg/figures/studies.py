@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
@@ -153,6 +154,47 @@ def readings_map(places: Sequence[Place]) -> Figure:
             title=f"{network}\n{runs} runs each",
         )
         axes.set_xticks(range(len(optimizers)), [OPTIMIZER_TITLES.get(name, name) for name in optimizers])
+        axes.set_yticks(range(len(readings)), readings)
+        axes.grid(visible=False)
+    return figure
+
+
+def held_map(table: pd.DataFrame) -> Figure:
+    """How many attacks that start near the private image stay there, for each loss and distance.
+
+    Args:
+        table: of :func:`wdlg.verdicts.causes.holding`; one panel for each kind of network, a row for each
+            reading, a column for each distance. The darker a cell, the larger the share.
+    """
+    if not len(table):
+        return empty()
+    networks, readings, distances = (
+        list(dict.fromkeys(table[name])) for name in ("network", "reading", "distance")
+    )
+    figure = Picture(figsize=(2.1 + 0.45 * len(distances) * len(networks), 0.25 * len(readings) + 1.4))
+    panels = figure.subplots(1, len(networks), squeeze=False, sharey=True)[0]
+    for axes, network in zip(panels, networks, strict=True):
+        part = table[table["network"] == network]
+        for row in part.to_dict("records"):
+            place = distances.index(row["distance"]), readings.index(row["reading"])
+            share = row["held"] / row["runs"]
+            axes.add_patch(
+                Rectangle(
+                    (place[0] - 0.5, place[1] - 0.5),
+                    *(1, 1),
+                    facecolor=sns.light_palette("#0072B2", as_cmap=True)(0.75 * share),
+                    edgecolor="white",
+                    linewidth=1.5,
+                )
+            )
+            axes.text(*place, str(row["held"]), ha="center", va="center", color="black", fontsize=9)
+        axes.set(
+            xlim=(-0.5, len(distances) - 0.5),
+            ylim=(len(readings) - 0.5, -0.5),
+            title=f"{network}\nof {part['runs'].max()} runs",
+            xlabel="distance of the start",
+        )
+        axes.set_xticks(range(len(distances)), [f"{one:g}" for one in distances])
         axes.set_yticks(range(len(readings)), readings)
         axes.grid(visible=False)
     return figure
