@@ -57,11 +57,13 @@ class Phase:
 
     Attributes:
         pixels: their places in the channel, row by row, (n,).
+        where: the same as slices of rows and columns.
         taps: taps of the kernel that meet them, (t,).
         places: the output place at which a tap meets a pixel, (t, n); Q, the number of places, for none.
     """
 
     pixels: Tensor
+    where: tuple[slice, ...]
     taps: Tensor
     places: Tensor
 
@@ -146,6 +148,7 @@ class Layer:
         both = (first * across + second).masked_fill((first == down) | (second == across), none)
         return Phase(
             (row.pixels[:, None] * self.width + column.pixels).flatten(),
+            row.where + column.where,
             (row.taps[:, None] * self.kernel[1] + column.taps).flatten(),
             both.flatten(2).flatten(0, 1),
         )
@@ -196,5 +199,5 @@ def _met(size: int, kernel: int, stride: int, padding: int, places: int) -> list
         pixels = torch.arange(phase, size, stride)
         taps = torch.tensor([tap for tap in range(kernel) if (tap - padding - phase) % stride == 0]).long()
         at = (pixels[None, :] + padding - taps[:, None]) // stride
-        found.append(Phase(pixels, taps, at.masked_fill((at < 0) | (at >= places), places)))
+        found.append(Phase(pixels, (slice(phase, None, stride),), taps, at.masked_fill((at < 0) | (at >= places), places)))
     return found

@@ -25,6 +25,7 @@ class Activation:
         sums: from the values back to the sums.
         slope: its derivative, from the values.
         low, high: the values lie between these.
+        middle: a value between them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Activation:
     slope: Callable[[Tensor], Tensor]
     low: float = -torch.inf
     high: float = torch.inf
+    middle: float = 0.0
 
     def holds(self, values: Tensor) -> Tensor:
         """Where values can have come from it: rounding or noise carries saturated ones out of its range."""
@@ -46,7 +48,7 @@ def _leaky(slope: float) -> Activation:
     )
 
 
-SIGMOID = Activation("sigmoid", torch.logit, lambda values: values * (1 - values), 0.0, 1.0)
+SIGMOID = Activation("sigmoid", torch.logit, lambda values: values * (1 - values), 0.0, 1.0, 0.5)
 TANH = Activation("tanh", torch.atanh, lambda values: 1 - values.square(), -1.0, 1.0)
 INVERSES = {one.name: one for one in (SIGMOID, TANH)}
 
