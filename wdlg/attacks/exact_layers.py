@@ -199,5 +199,9 @@ def _met(size: int, kernel: int, stride: int, padding: int, places: int) -> list
         pixels = torch.arange(phase, size, stride)
         taps = torch.tensor([tap for tap in range(kernel) if (tap - padding - phase) % stride == 0]).long()
         at = (pixels[None, :] + padding - taps[:, None]) // stride
-        found.append(Phase(pixels, (slice(phase, None, stride),), taps, at.masked_fill((at < 0) | (at >= places), places)))
+        found.append(
+            Phase(
+                pixels, (slice(phase, None, stride),), taps, at.masked_fill((at < 0) | (at >= places), places)
+            )
+        )
     return found

@@ -20,7 +20,7 @@ from wdlg.cli.options import (
 from wdlg.errors import InputError, require_choice, require_count
 
 if TYPE_CHECKING:
-    from wdlg.attacks import Reconstruction
+    from wdlg.attacks import Attack, Reconstruction
     from wdlg.study import Cases, Outcome
 
 MOST_EVALUATIONS = 10_000_000
@@ -41,10 +41,10 @@ defence_option = option(
 @option("--index", type=int, metavar="I", help="Which image of the data set, from 0.  [default: 0]")
 @option(
     "--method",
-    metavar="dlg|idlg|wdlg",
+    metavar="dlg|idlg|wdlg|exact",
     required=True,
     help="dlg optimises image and label; idlg reads the label off the last layer's weights; wdlg off its "
-    "biases, and matches gradients with a Wasserstein distance.",
+    "biases, and matches gradients with a Wasserstein distance; exact computes the image layer by layer.",
 )
 @option("--image", metavar="FILE", help="Attack a picture of your own, of the data set's size.")
 @option("--label", type=int, metavar="L", help="The class of the picture given with --image.")
@@ -80,18 +80,13 @@ def attack(
     with loading():
         from wdlg import data
         from wdlg.attacks.base import Start, Status, require_device
-        from wdlg.attacks.optimised import METHODS, with_settings
         from wdlg.attacks.run import reconstruct
         from wdlg.evaluation import mse, psnr, ssim
         from wdlg.sharing import defences
         from wdlg.study.cases import Design, draw
 
     against = _defence(defence)
-    chosen = with_settings(
-        METHODS[require_choice("--method", method, METHODS)],
-        evaluations=require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1),
-        learning_rate=learning_rate,
-    )
+    chosen = _method(method, evaluations, learning_rate)
     target = None if figure is None else _writable_png(figure)
     computes_on = require_device("--device", device)
     if image is None:
@@ -138,6 +133,27 @@ def attack(
         save(single_attack(paired, chosen.name, start=cases.dummy_images.numpy()), target)
         if not as_json:
             click.echo(f"  figure     {target}")
+
+
+def _method(name: str, evaluations: int, learning_rate: float) -> Attack:
+    """The attack that --method names, with its settings."""
+    from wdlg.attacks.exact import Exact
+    from wdlg.attacks.optimised import METHODS, with_settings
+
+    if require_choice("--method", name, (*METHODS, "exact")) == "exact":
+        for setting in ("evaluations", "learning_rate"):
+            source = click.get_current_context().get_parameter_source(setting)
+            if source is not click.core.ParameterSource.DEFAULT:
+                raise InputError(
+                    f"--{setting.replace('_', '-')} must be left out with --method exact, which computes the "
+                    "image at once."
+                )
+        return Exact()
+    return with_settings(
+        METHODS[name],
+        evaluations=require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1),
+        learning_rate=learning_rate,
+    )
 
 
 def _paired(cases: Cases, method: str, result: Reconstruction) -> Outcome:

@@ -25,7 +25,9 @@ def normal_matrices(network: Network, parameters: Parameters, images: Tensor, ta
             net, own = module, module.parameters()
         hot = target[place]
 
-        def parts(flat: Tensor, net: Network = net, own: Parameters = own, hot: Tensor = hot) -> tuple[Tensor, ...]:
+        def parts(
+            flat: Tensor, net: Network = net, own: Parameters = own, hot: Tensor = hot
+        ) -> tuple[Tensor, ...]:
             gradient = net.gradient(own, flat.view(1, *network.image_shape), hot)
             return tuple(gradient.parts())
 
