@@ -2,24 +2,25 @@
 
 The gradient g of the loss is a function of the private image x, with Jacobian J = dg/dx. If normal noise of
 standard deviation sigma is added to each of its n entries, every unbiased estimate of the d pixels has a
-covariance of at least ``sigma² (JᵀJ)⁻¹`` (Cramér-Rao). With the singular values s_i of J and its right singular
-vectors v_i, which are images, the variance along v_i is at least ``sigma² / s_i²``: directions with large s_i leak
-first. At the relative noise level l of :class:`~wdlg.sharing.defences.Noise`, ``sigma = l |g| / sqrt(n)``, so
+covariance of at least ``sigma² (JᵀJ)⁻¹`` (Cramér-Rao). With the singular values s_i of J and its right
+singular vectors v_i, which are images, the variance along v_i is at least ``sigma² / s_i²``: directions with
+large s_i leak first. At the relative noise level l of :class:`~wdlg.sharing.defences.Noise`, ``sigma = l |g|
+/ sqrt(n)``, so
 
     MSE >= c l²    with    c = |g|² / n · tr((JᵀJ)⁻¹) / d.
 
-An MSE of 0.01 is out of reach from ``l = sqrt(0.01 / c)`` on. Without noise the rank of J says how many directions
-of the image the gradient holds at all, to first order.
+An MSE of 0.01 is out of reach from ``l = sqrt(0.01 / c)`` on. Without noise the rank of J says how many
+directions of the image the gradient holds at all, to first order.
 
-What this does not cover. The bound is one at the private image, so it needs that image: a participant can compute
-it, an attacker cannot. It is of first order: where noise is so large that an estimate is far from the image, other
-images than its neighbours matter, and errors are larger. It is one for unbiased estimates: an attacker who knows
-what images look like gives up being unbiased, and can be closer at high noise (:meth:`Limits.with_prior` has the
-bound of van Trees for a normal prior, ``(JᵀJ / sigma² + prior precision)⁻¹``, which holds for every estimate). The
-label is taken for known.
+What this does not cover. The bound is one at the private image, so it needs that image: a participant can
+compute it, an attacker cannot. It is of first order: where noise is so large that an estimate is far from the
+image, other images than its neighbours matter, and errors are larger. It is one for unbiased estimates: an
+attacker who knows what images look like gives up being unbiased, and can be closer at high noise
+(:meth:`Limits.with_prior` has the bound of van Trees for a normal prior, ``(JᵀJ / sigma² + prior
+precision)⁻¹``, which holds for every estimate). The label is taken for known.
 
-Prior work on such bounds: Hannun, Guo and van der Maaten (2021), Fisher information loss; Zhang et al. (2023), I2F;
-Li, Wang and Lei (arXiv 2402.09478); Chen, Gursoy and Lei (arXiv 2411.03746).
+Prior work on such bounds: Hannun, Guo and van der Maaten (2021), Fisher information loss; Zhang et al.
+(2023), I2F; Li, Wang and Lei (arXiv 2402.09478); Chen, Gursoy and Lei (arXiv 2411.03746).
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ from wdlg.shapes import describe, require_tensor
 from wdlg.updates.distance import norm
 
 MOST_PIXELS = 4096
-"""Of an image, all channels: the Jacobian's normal matrix has the square of it, and its spectrum takes the cube."""
+"""Of an image, all channels: the Jacobian's normal matrix has the square of it, and its spectrum takes the
+cube."""
 
 RANK_TOLERANCE = 1e-6
-"""A singular value below this share of the largest is none: the normal matrix has half the digits, and float32
-holds no more of a gradient."""
+"""A singular value below this share of the largest is none: the normal matrix has half the digits, and
+float32 holds no more of a gradient."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Limits:
         return self.constant * level**2 if level else (0.0 if self.rank == self.pixels else math.inf)
 
     def level_for(self, mse: float = 0.01) -> float:
-        """The relative noise level from which on no unbiased estimate has this MSE; 0 if it has it nowhere."""
+        """The relative noise level from which on no unbiased estimate has this MSE; 0 if none ever has."""
         return math.sqrt(require_positive("mse", mse) / self.constant)
 
     def deviations(self, level: float) -> Tensor:
@@ -150,12 +152,14 @@ def limits(network: Network, parameters: Parameters, image: Tensor, label: int) 
     require_fitting(network, parameters, image)
     if len(image) != 1 or len(parameters) != 1:
         raise InputError(
-            f"image holds {len(image)} images and parameters {len(parameters)} networks, but must hold one each."
+            f"image holds {len(image)} images and parameters {len(parameters)} networks, but must hold one "
+            "each."
         )
     pixels = math.prod(network.image_shape)
     if pixels > MOST_PIXELS:
         raise InputError(
-            f"image has {pixels} pixels, but must have at most {MOST_PIXELS}: the spectrum takes the cube of it."
+            f"image has {pixels} pixels, but must have at most {MOST_PIXELS}: the spectrum takes the cube "
+            "of it."
         )
     label = require_count("label", label, at_least=0, below=network.classes)
     doubles = Parameters(
@@ -173,7 +177,7 @@ def limits(network: Network, parameters: Parameters, image: Tensor, label: int) 
     singular = values.flip(0).clamp_min(0).sqrt()
     if not size or not singular[0]:
         raise InputError(
-            "image has a gradient that is zero or does not depend on it: there is nothing to bound."
+            "image has a gradient that is zero or does not depend on it, but must have one that does."
         )
     return Limits(
         image_shape=network.image_shape,
@@ -187,8 +191,8 @@ def limits(network: Network, parameters: Parameters, image: Tensor, label: int) 
 def van_trees(several: Sequence[Limits], level: float, deviation: float | Tensor) -> float:
     """The bound of van Trees from the limits of images drawn from a normal prior, of one network.
 
-    ``tr((mean of JᵀJ / sigma² + prior precision)⁻¹) / d``: the least mean squared error, over noise and images,
-    of any estimate whatever.
+    ``tr((mean of JᵀJ / sigma² + prior precision)⁻¹) / d``: the least mean squared error, over noise and
+    images, of any estimate whatever.
 
     Args:
         several: limits of at least one image.

@@ -1,18 +1,19 @@
 """The private image in closed form: a network of the paper's kind undone layer by layer, from the top down.
 
-DLG's network is a stack of convolutions whose activations can be undone, and a linear output layer. Its gradient
-for one image holds the image, and nothing needs to be searched for:
+DLG's network is a stack of convolutions whose activations can be undone, and a linear output layer. Its
+gradient for one image holds the image, and nothing needs to be searched for:
 
-1. The gradient of the output layer is ``error ⊗ features``: quotients give the features, the activations of the
-   last convolution (Phong et al. 2018), and the label is read off the error (Algorithm 1, line 1, of the paper).
+1. The gradient of the output layer is ``error ⊗ features``: quotients give the features, the activations of
+   the last convolution (Phong et al. 2018), and the label is read off the error (Algorithm 1, line 1, of the
+   paper).
 2. Undo the activation: ``z = act⁻¹(a)``.
 3. The derivative by the sums below: ``delta = act'(z) * (weights of the layer above)ᵀ (delta above)``.
 4. The input of the convolution solves its forward and its gradient equations together
    (:mod:`wdlg.attacks.exact_layers`). It is what the layer below handed on: go on with 2, down to the image.
 
 An error of a grows by ``1 / act'(z)`` on its way to z. So each forward equation is weighted by ``act'(z)``: a
-unit near saturation says little. R-GAP (Zhu and Blaschko 2021) goes down in the same way and needs no label; the
-weights, and that both kinds of equations are solved at once and counted by stride phase, are new here.
+unit near saturation says little. R-GAP (Zhu and Blaschko 2021) goes down in the same way and needs no label;
+the weights, and that both kinds of equations are solved at once and counted by stride phase, are new here.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ TOLERANCE = {torch.float32: 1e-8, torch.float64: 1e-15}
 EXPLAINED = 1e-4
 """A picture explains a gradient if its own, with the label, is within this relative distance of it.
 
-Rounding to float32 puts every entry off by up to 6e-8 of itself. A layer's equations magnify a relative error by
-their condition at most, and so do all layers of LeNet together by 60 (28x28) to 3,000 (32x32): up to 2e-4 for the
-worst of all errors, and 4e-7 to 1e-5 for those that happen. Gradients of two images, with noise of a level from
-1e-4, pruned or quantised leave 1e-2 and more.
+Rounding to float32 puts every entry off by up to 6e-8 of itself. A layer's equations magnify a relative error
+by their condition at most, and so do all layers of LeNet together by 60 (28x28) to 3,000 (32x32): up to 2e-4
+for the worst of all errors, and 4e-7 to 1e-5 for those that happen. Gradients of two images, with noise of a
+level from 1e-4, pruned or quantised leave 1e-2 and more.
 """
 
 CHUNK = 8
@@ -79,8 +80,8 @@ class Inversion(Rows):
 class Exact:
     """The closed form above as an attack; its loss is the ``residual`` of an :class:`Inversion`.
 
-    It ends "converged" where the residual is below ``EXPLAINED``. A gradient that breaks an assumption (noise,
-    several images, a saturated unit that hides its input) has a picture, too, but that does not explain the
+    It ends "converged" where the residual is below ``EXPLAINED``. A gradient that breaks an assumption
+    (noise, several images, a saturated unit that hides its input) has a picture, too, but that does not explain the
     gradient, and the status says so. No dummy is needed.
 
     Args:
@@ -203,7 +204,8 @@ def _descend(
     # Of a saturated softmax nothing comes back: 0 / 0 is not a number, and is told as such.
     values = torch.einsum("bkm,bk->bm", gradient.last_weight, error) / squared
     upstream = parameters.output_layer.times(error)
-    condition, misfit = [], []
+    condition: list[Tensor] = []
+    misfit: list[Tensor] = []
     for number in reversed(range(len(stack.layers))):
         layer, activation = stack.layers[number], stack.activations[number]
         weight, bias = parameters.tensors[2 * number : 2 * number + 2]

@@ -1,17 +1,17 @@
 """When a convolution gives its input away, and the equations by which it does.
 
 Of one layer the attacker knows the weights W and biases b, the sums z that it hands to its activation, the
-derivative delta of the loss by these sums, and the gradient G of the weights. Two sets of linear equations hold
-for its input x, with pixels counted from 0, a kernel of k taps, stride s and padding p along an axis::
+derivative delta of the loss by these sums, and the gradient G of the weights. Two sets of linear equations
+hold for its input x, with pixels counted from 0, a kernel of k taps, stride s and padding p along an axis::
 
-    forward    sum_ci  W[o,c,i] x[c, s P + i - p] = z[o,P] - b[o]    one for each filter o and output place P
-    gradient   sum_P  delta[o,P] x[c, s P + i - p] = G[o,c,i]        one for each filter o, channel c and tap i
+    forward    sum_ci  W[o,c,i] x[c, s P + i - p] = z[o,P] - b[o]    one for each filter o and place P
+    gradient   sum_P  delta[o,P] x[c, s P + i - p] = G[o,c,i]        one for each o, c and tap i
 
 (places and taps are pairs, one number for each axis). The pixel at ``s P + i - p`` has the stride phase
 ``(i - p) mod s``, whatever the place P. That decides how far the gradient equations reach.
 
-Theorem. Let phase phi of one channel have n pixels and be met by t taps, let there be O filters, C channels and Q
-output places.
+Theorem. Let phase phi of one channel have n pixels and be met by t taps, let there be O filters, C channels
+and Q output places.
 
 1. The gradient equations fall into separate systems, one for each channel and phase, of O t equations for n
    pixels. All channels have the same matrix. So they leave at least ``missing = C sum_phi max(0, n - O t)``
@@ -25,10 +25,10 @@ Proof. (1) The equation of (o, c, i) has pixels of channel c alone, and of the p
 delta, and no c. A system of O t equations has at most that rank. (2) A pixel outside all windows is in no
 equation. What the gradient equations leave open, a space of at least ``missing`` dimensions, must be told
 apart by O Q further equations. (3) Let delta of filter o be 1 at the place of window o and 0 elsewhere: its
-equations then are the pixels of that window themselves, so each pixel of the phase is among the equations, and
-the columns are independent. (4) Independent columns mean that some minor is not 0. It is a polynomial of the
-weights and delta, and a polynomial that is not 0 somewhere is 0 on a set of measure zero only. For (3), of
-delta alone.
+equations then are the pixels of that window themselves, so each pixel of the phase is among the equations,
+and the columns are independent. (4) Independent columns mean that some minor is not 0. It is a polynomial of
+the weights and delta, and a polynomial that is not 0 somewhere is 0 on a set of measure zero only. For (3),
+of delta alone.
 
 In a network delta is no free choice, but an analytic function of all weights, so (4) holds for its weights,
 too, once one draw of them shows full rank. The counts are those of Zhu and Blaschko (2021, R-GAP) taken by

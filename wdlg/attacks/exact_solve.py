@@ -1,15 +1,15 @@
 """The input of one convolution from what is known around it: a least-squares problem for each image.
 
 The equations are those of :mod:`wdlg.attacks.exact_layers`, forward and gradient together. No large matrix is
-formed: conjugate gradients for least squares (CGLS; Björck 1996, "Numerical Methods for Least Squares Problems",
-section 7.4) need the equations and their transpose as convolutions alone, and a preconditioner.
+formed: conjugate gradients for least squares (CGLS; Björck 1996, "Numerical Methods for Least Squares
+Problems", section 7.4) need the equations and their transpose as convolutions alone, and a preconditioner.
 
 The gradient equations are block diagonal, one block for each stride phase, the same for all channels. These
-blocks, with the diagonal of the forward equations' normal matrix added, are the preconditioner. What is left to
-the iteration is how pixels of different phases and channels hang together in the forward equations.
+blocks, with the diagonal of the forward equations' normal matrix added, are the preconditioner. What is left
+to the iteration is how pixels of different phases and channels hang together in the forward equations.
 
-Rounding adds up along the iteration. So what it leaves of the equations is computed anew, and solved for again
-where that is not little enough (iterative refinement).
+Rounding adds up along the iteration. So what it leaves of the equations is computed anew, and solved for
+again where that is not little enough (iterative refinement).
 """
 
 from __future__ import annotations

@@ -146,6 +146,6 @@ def _activation(part: nn.Module) -> Activation:
 
 def _stranger(what: str) -> InputError:
     return InputError(
-        f"network has {what}, but must be convolutions with bias (one group, no dilation, padding with zeros) "
-        "that are each followed by Sigmoid, Tanh or LeakyReLU, then Flatten and the output layer."
+        f"network has {what}, but must be convolutions with bias (one group, no dilation, padding with "
+        "zeros), each followed by Sigmoid, Tanh or LeakyReLU, then Flatten and the output layer."
     )

@@ -1,8 +1,8 @@
 """Gauss-Newton steps: from a picture close to the private one to the best that the whole gradient gives.
 
-With the shared gradient ``g* = g(x) + noise`` and the Jacobian J of g, a step solves ``JᵀJ s = Jᵀ (g* - g(x))``.
-Where the noise is normal, independent and of one size, the picture at which the steps end has the greatest
-likelihood, and its error is to first order that of the Cramér-Rao bound (:mod:`wdlg.limits`).
+With the shared gradient ``g* = g(x) + noise`` and the Jacobian J of g, a step solves ``JᵀJ s = Jᵀ (g* -
+g(x))``. Where the noise is normal, independent and of one size, the picture at which the steps end has the
+greatest likelihood, and its error is to first order that of the Cramér-Rao bound (:mod:`wdlg.limits`).
 """
 
 from __future__ import annotations
