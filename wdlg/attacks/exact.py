@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start, Status
-from wdlg.attacks.exact_solve import Equations, solve
+from wdlg.attacks.exact_solve import Equations, determined, solve
 from wdlg.attacks.exact_stack import Activation, Stack, stack_of
 from wdlg.attacks.gauss_newton import doubled, refined, residual
 from wdlg.attacks.labels import BiasSign, LabelRule, label_rule
@@ -64,6 +64,9 @@ class Inversion(Rows):
         condition: of the equations of each convolution, first to last, (B, layers); see
             :class:`~wdlg.attacks.exact_solve.Solution`.
         misfit: how far each convolution's equations contradict each other, (B, layers).
+        determined: whether the equations of the first convolution have this image alone for a solution, (B,).
+            Where not, others have the same gradient; where a later convolution leaves its input open, what is
+            found does not fit the layers below, and shows in the residual.
     """
 
     images: Tensor
@@ -71,6 +74,7 @@ class Inversion(Rows):
     residual: Tensor
     condition: Tensor
     misfit: Tensor
+    determined: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,9 +84,10 @@ class Inversion(Rows):
 class Exact:
     """The closed form above as an attack; its loss is the ``residual`` of an :class:`Inversion`.
 
-    It ends "converged" where the residual is below ``EXPLAINED``. A gradient that breaks an assumption
-    (noise, several images, a saturated unit that hides its input) has a picture, too, but that does not explain the
-    gradient, and the status says so. No dummy is needed.
+    It ends "converged" where the residual is below ``EXPLAINED`` and no other image has the same equations. A
+    gradient that breaks an assumption (noise, several images, units so saturated that they hide their inputs)
+    has a picture, too, but that does not explain the gradient, or others do so as well: the status is
+    "unsure". No dummy is needed.
 
     Args:
         label_rule: how labels are read, see :class:`~wdlg.attacks.optimised.Optimised`; not the joint rule.
@@ -153,6 +158,7 @@ class Exact:
         losses = torch.stack([loss for _, loss in trace], dim=1)
         best = losses.nan_to_num(nan=torch.inf).argmin(1)
         converged = result.status == Status.CONVERGED
+        sure = found.determined & (loss <= EXPLAINED)
         rows = torch.arange(len(images), device=images.device)
         number = torch.arange(self.evaluations, device=images.device).int()
         return trace, replace(
@@ -160,7 +166,7 @@ class Exact:
             best_images=torch.stack([images for images, _ in trace], dim=1)[rows, best],
             best_loss=losses[rows, best],
             first_loss=losses[:, 0],
-            status=torch.where(converged & ~(loss <= EXPLAINED), Status.UNEXPLAINED.value, result.status),
+            status=torch.where(converged & ~sure, Status.UNSURE.value, result.status),
             iterations=torch.full_like(result.iterations, self.refine),
             evaluations=torch.full_like(result.evaluations, self.evaluations),
             loss_trace=losses,
@@ -190,15 +196,15 @@ def invert(observation: Observation, rule: LabelRule) -> Inversion:
     labels = rule(observation.gradient)
     precision = observation.gradient.bias.dtype
     exact = doubled(observation)
-    images, condition, misfit = _descend(stack, exact.parameters, exact.gradient, TOLERANCE[precision])
+    images, *quality = _descend(stack, exact.parameters, exact.gradient, TOLERANCE[precision])
     images = images.unflatten(2, observation.network.image_shape[1:])
-    return Inversion(images, labels, residual(exact, images, labels), condition, misfit)
+    return Inversion(images, labels, residual(exact, images, labels), *quality)
 
 
 def _descend(
     stack: Stack, parameters: Parameters, gradient: Gradient, tolerance: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (B, channels, pixels), and condition and misfit of each layer, (B, layers)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images (B, channels, pixels); condition and misfit of each layer, (B, layers); which are determined."""
     error = gradient.bias
     squared = error.square().sum(1, keepdim=True)
     # Of a saturated softmax nothing comes back: 0 / 0 is not a number, and is told as such.
@@ -216,8 +222,9 @@ def _descend(
         shared = gradient.hidden[2 * number]
         trust = slope / _size(values)
         unit = 1 / _size(shared)
+        equations = Equations(layer, weight, trust, delta * unit)
         found = solve(
-            Equations(layer, weight, trust, delta * unit),
+            equations,
             trust * (sums - bias[:, :, None]),
             shared * unit,
             tolerance=tolerance,
@@ -226,7 +233,7 @@ def _descend(
         condition.insert(0, found.condition)
         misfit.insert(0, found.misfit)
         upstream = layer.folded(weight.transpose(1, 2) @ delta)
-    return values, torch.stack(condition, dim=1), torch.stack(misfit, dim=1)
+    return values, torch.stack(condition, dim=1), torch.stack(misfit, dim=1), determined(equations)
 
 
 def _undone(activation: Activation, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,34 +11,45 @@ hold for its input x, with pixels counted from 0, a kernel of k taps, stride s a
 ``(i - p) mod s``, whatever the place P. That decides how far the gradient equations reach.
 
 Theorem. Let phase phi of one channel have n pixels and be met by t taps, let there be O filters, C channels
-and Q output places.
+and Q output places whose windows see a pixel.
 
 1. The gradient equations fall into separate systems, one for each channel and phase, of O t equations for n
    pixels. All channels have the same matrix. So they leave at least ``missing = C sum_phi max(0, n - O t)``
    directions of the input open.
-2. The input is determined only if every pixel is seen by a window and ``O Q >= missing``.
-3. If O windows of the t taps, each at some output place, cover the n pixels of a phase, then its gradient
+2. Of the forward equations O min(O, Q) follow from the gradient equations, for almost every delta; and a
+   place whose window has k pixels brings no more than C k of its O. So no more than ``forward_equations``,
+   the lesser of ``O (Q - min(O, Q))`` and ``sum_P min(O, C k_P)``, say anything of what is open.
+3. The input is determined only if every pixel is seen by a window and ``forward_equations >= missing``.
+4. If O windows of the t taps, each at some output place, cover the n pixels of a phase, then its gradient
    equations determine it for almost every delta.
-4. If the equations determine the input for one choice of weights and delta, they do so for almost every one.
+5. If the equations determine the input for one choice of weights and delta, they do so for almost every one.
 
 Proof. (1) The equation of (o, c, i) has pixels of channel c alone, and of the phase of i alone; in it stands
-delta, and no c. A system of O t equations has at most that rank. (2) A pixel outside all windows is in no
-equation. What the gradient equations leave open, a space of at least ``missing`` dimensions, must be told
-apart by O Q further equations. (3) Let delta of filter o be 1 at the place of window o and 0 elsewhere: its
-equations then are the pixels of that window themselves, so each pixel of the phase is among the equations,
-and the columns are independent. (4) Independent columns mean that some minor is not 0. It is a polynomial of
-the weights and delta, and a polynomial that is not 0 somewhere is 0 on a set of measure zero only. For (3),
-of delta alone.
+delta, and no c. A system of O t equations has at most that rank. (2) Multiply the forward equation of (o, P)
+by delta[q,P] and add up over the places: the left side is ``sum_ci W[o,c,i] G[q,c,i]``, known from the
+gradient equations. That is one relation for each o and q, and as many are independent as delta has
+independent filters, min(O, Q) for almost every delta. The equations of one place depend on C k numbers, and
+have no larger rank. (3) A pixel outside all windows is in no equation. What the gradient equations leave
+open, a space of at least ``missing`` dimensions, must be told apart by the rest. (4) Let delta of filter o be
+1 at the place of window o and 0 elsewhere: its equations then are the pixels of that window themselves, so
+each pixel of the phase is among the equations, and the columns are independent; go on as in (5). (5)
+Independent columns mean that some minor is not 0. It is a polynomial of the weights and delta, and a
+polynomial that is not 0 somewhere is 0 on a set of measure zero only.
 
-In a network delta is no free choice, but an analytic function of all weights, so (4) holds for its weights,
-too, once one draw of them shows full rank. The counts are those of Zhu and Blaschko (2021, R-GAP) taken by
-phase: over the whole layer the second convolution of LeNet on 32x32 images has 300 gradient equations for 256
-pixels of a channel, and seems determined by them; in its odd phase there are 48 for 64.
+In a network delta is no free choice, but an analytic function of all weights, so (5) holds for its weights,
+too, once one draw of them shows full rank. The counts are necessary, not sufficient: a small layer may pass
+them and still leave something open (tests/attacks/test_exact_layers.py has some), which a draw of weights
+then shows.
+
+Zhu and Blaschko (2021, R-GAP) count over the whole layer, all phases together. So taken, the second
+convolution of LeNet on 32x32 images has 300 gradient equations for the 256 pixels of a channel, and seems
+determined by them alone; in its odd phase there are 48 for 64.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,7 +95,7 @@ class Layer:
     >>> conv2.counts()
     [(108, 64), (72, 64), (72, 64), (48, 64)]
     >>> conv2.missing, conv2.forward_equations, conv2.may_be_determined
-    (192, 768, True)
+    (192, 624, True)
     """
 
     channels: int
@@ -168,8 +179,11 @@ class Layer:
 
     @property
     def forward_equations(self) -> int:
-        """O Q."""
-        return self.filters * self.places
+        """How many of the O Q at most say anything of what is missing (part 2 of the theorem)."""
+        seen = self.patches(torch.ones(1, self.channels, self.pixels))[0].sum(0).long()
+        places = int((seen > 0).sum())
+        alone = self.filters * (places - min(self.filters, places))
+        return min(alone, int(seen.clamp_max(self.filters).sum()))
 
     @property
     def sees_every_pixel(self) -> bool:
@@ -178,7 +192,7 @@ class Layer:
 
     @property
     def may_be_determined(self) -> bool:
-        """False if no weights make the input follow from what is known (part 2 of the theorem)."""
+        """False if no weights make the input follow from what is known (part 3 of the theorem)."""
         return self.sees_every_pixel and self.forward_equations >= self.missing
 
     def patches(self, inputs: Tensor) -> Tensor:
@@ -190,6 +204,24 @@ class Layer:
         """The transpose of :meth:`patches`: (B, channels * taps, places) summed to (B, channels, pixels)."""
         size = (self.height, self.width)
         return F.fold(patches, size, self.kernel, padding=self.padding, stride=self.stride).flatten(2)
+
+
+EXAMPLES: Mapping[str, Layer] = {
+    "LeNet conv1, 28x28x1": Layer(1, 28, 28, 12, (5, 5), (2, 2), (2, 2)),
+    "LeNet conv2, 14x14x12": Layer(12, 14, 14, 12, (5, 5), (2, 2), (2, 2)),
+    "LeNet conv3, 7x7x12": Layer(12, 7, 7, 12, (5, 5), (1, 1), (2, 2)),
+    "LeNet conv1, 32x32x3": Layer(3, 32, 32, 12, (5, 5), (2, 2), (2, 2)),
+    "LeNet conv2, 16x16x12": Layer(12, 16, 16, 12, (5, 5), (2, 2), (2, 2)),
+    "LeNet conv3, 8x8x12": Layer(12, 8, 8, 12, (5, 5), (1, 1), (2, 2)),
+    "VGG conv1, 32x32x3": Layer(3, 32, 32, 64, (3, 3), (1, 1), (1, 1)),
+    "ResNet stem, 32x32x3": Layer(3, 32, 32, 64, (7, 7), (2, 2), (3, 3)),
+    "ResNet downsampling, 16x16x64": Layer(64, 16, 16, 128, (3, 3), (2, 2), (1, 1)),
+    "ResNet shortcut 1x1, 16x16x64": Layer(64, 16, 16, 128, (1, 1), (2, 2), (0, 0)),
+    "AlexNet conv1, 64x64x3": Layer(3, 64, 64, 64, (11, 11), (4, 4), (2, 2)),
+    "patches 4x4 of a transformer, 32x32x3": Layer(3, 32, 32, 192, (4, 4), (4, 4), (0, 0)),
+    "narrow, 8 filters 3x3 stride 2, 32x32x3": Layer(3, 32, 32, 8, (3, 3), (2, 2), (1, 1)),
+}
+"""Layers that are met often; ``may_be_determined`` of the last and of the 1x1 shortcut is False."""
 
 
 def _met(size: int, kernel: int, stride: int, padding: int, places: int) -> list[Phase]:

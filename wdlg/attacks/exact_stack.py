@@ -92,7 +92,7 @@ def stack_of(network: Network) -> Stack:
             raise InputError(
                 f"network has a convolution {number} with {layer.forward_equations} forward equations for "
                 f"{layer.missing} directions that its weights' gradient leaves open, or with pixels that no "
-                "window sees, but its input must follow from both."
+                "window sees, but its input must follow from the two."
             )
     return stack
 
