@@ -44,7 +44,8 @@ def _leaky(slope: float) -> Activation:
     return Activation(
         "leaky_relu",
         lambda values: torch.where(values < 0, values / slope, values),
-        lambda values: torch.where(values < 0, slope, 1.0).to(values),
+        # Of two numbers torch would make single precision.
+        lambda values: torch.where(values < 0, slope, torch.ones_like(values)),
     )
 
 
