@@ -1,4 +1,4 @@
-"""The closed form: what it brings back, what it refuses, and how it ends where an assumption does not hold."""
+"""The closed form: what it brings back, what it refuses, and how it ends where an assumption fails."""
 
 from dataclasses import replace
 

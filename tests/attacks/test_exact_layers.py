@@ -1,4 +1,4 @@
-"""Which layers give their input away: the counts by stride phase against the rank of the equations themselves."""
+"""Which layers give their input away: counts by stride phase against the rank of the equations."""
 
 import pytest
 import torch
