@@ -25,14 +25,14 @@ from wdlg.attacks.labels import UNDECIDED
 from wdlg.attacks.objective import Objective
 from wdlg.attacks.waiting import Waiting
 from wdlg.networks.base import Parameters
-from wdlg.optimizers import Optimizer, State
+from wdlg.optimizers import Optimizer, SquaresOptimizer, State
 from wdlg.rows import Rows
 from wdlg.updates.gradient import Gradient
 
 
 def run(
     objective_of: Callable[[Observation], Objective],
-    optimizer: Optimizer,
+    optimizer: Optimizer | SquaresOptimizer,
     endings: Endings,
     starts: Iterable[Start],
     *,
@@ -56,7 +56,7 @@ def load_compiled() -> None:
     """Load the compiled loops that attacks use, so that no attack's time holds the import of a compiler."""
     if compiled.in_use():
         from wdlg.losses import compiled_sinkhorn  # noqa: F401
-        from wdlg.networks import compiled_pass  # noqa: F401
+        from wdlg.networks import compiled_lenet_normal, compiled_pass  # noqa: F401
         from wdlg.optimizers import compiled_lbfgs  # noqa: F401
         from wdlg.updates import compiled_distance  # noqa: F401
 
@@ -276,10 +276,17 @@ class _Engine:
         images = self.objective.images(state.x)
         for observe in self.observers:
             observe(log.number, log.evaluations, iterations, images, loss_seen)
+        first_loss = log.loss_trace[:, 0]
+        judged, judged_first = loss_seen, first_loss
+        unit = self.endings.unit(first_loss)
+        if unit is not None:
+            judged, judged_first = loss_seen * unit, first_loss * unit
+            unit = unit.to(loss.device)
+            loss, slope = loss * unit, slope * unit[:, None]
         if self.takes_squares:
             moved, short = self._next_trials(slots, state, loss, slope)
         else:
-            moved, short = self.objective.projected(self.optimizer.update(state, loss, slope)), False
+            moved, short = self.objective.projected(self.optimizer.update(state, loss, slope)), None
         log, better = log.counted(loss_seen)
         # Copied: places are overwritten when other attacks take them, and observers may keep what they saw.
         best = (
@@ -289,14 +296,14 @@ class _Engine:
         )
         slots = _Slots(log, slots.gradient, slots.networks, slots.targets, moved, best)
         status = self.endings.judge(
-            loss=loss_seen.numpy(),
-            first_loss=log.loss_trace.numpy()[:, 0],
+            loss=judged.numpy(),
+            first_loss=judged_first.numpy(),
             largest_slope=_largest(slope),
-            evaluations=np.where(short, self.endings.evaluations, log.evaluations.numpy()),
+            evaluations=log.evaluations.numpy() if short is None else short,
             stalled=moved.stalled.cpu().numpy(),
         )
         if self.takes_squares:
-            log.spend(np.where(status == GOES_ON, moved.spent.cpu().numpy(), 0))
+            log.spend(np.where(status == GOES_ON, moved.spent.cpu().numpy(), 0))  # type: ignore[attr-defined]
         log.seconds.numpy()[:] += (_working_time() - started) / len(slots)
         if (status == GOES_ON).all():
             return slots
@@ -307,17 +314,18 @@ class _Engine:
     def _next_trials(
         self, slots: _Slots, state: Any, loss: Tensor, slope: Tensor
     ) -> tuple[State, np.ndarray]:
-        """The optimiser's next trials, and True where the evaluations that are left are too few for one.
+        """The optimiser's next trials, and evaluations (B,): all, where too few are left to pay for a trial.
 
-        An attack that ends gets none: to make it would take longer than all that it has done.
+        An attack that ends gets none: to make it would take longer than much of what it has done.
         """
-        evaluations = slots.log.evaluations.numpy() + 1
-        short = evaluations + self.optimizer.cost(state.x.shape[1]) >= self.endings.evaluations
+        evaluations, most = slots.log.evaluations.numpy() + 1, self.endings.evaluations
+        needed = evaluations + self.optimizer.cost(state.x.shape[1]) + 1
+        evaluations = np.where(needed > most, most, evaluations)
         status = self.endings.judge(
             loss=loss.cpu().numpy(),
             first_loss=slots.log.loss_trace.numpy()[:, 0],
             largest_slope=_largest(slope),
-            evaluations=np.where(short, self.endings.evaluations, evaluations),
+            evaluations=evaluations,
             stalled=np.zeros(len(slots), dtype=bool),
         )
 
@@ -330,7 +338,7 @@ class _Engine:
             )
 
         going_on = torch.from_numpy(status == GOES_ON)
-        return self.optimizer.update(state, loss, slope, normal_matrix, going_on), short
+        return self.optimizer.update(state, loss, slope, normal_matrix, going_on), evaluations
 
     def _refill(self, slots: _Slots, ended: Tensor) -> _Slots | None:
         """Waiting attacks take the places of those that ended; without any, the last ones move up."""

@@ -125,7 +125,9 @@ class Objective:
         Other arguments as of a call, with B = 1.
         """
         assert isinstance(self.loss, SumOfSquares)
-        x, parameters, shared = x.to(dtype), in_precision(parameters, dtype), in_precision(shared, dtype)
+        x, shared = x.to(dtype), shared.in_precision(dtype)
+        if parameters.tensors[0].dtype != dtype:
+            parameters = parameters.in_precision(dtype)
         images, joint = self.images(x), targets is None
         labels = torch.softmax(self.logits(x), dim=-1) if targets is None else targets.to(dtype)
         weights = self.loss.square_weights(shared)

@@ -114,7 +114,9 @@ class WeightedEuclidean:
                 f"weights has {len(self.weights)} entries, but must have one for each of the {len(tensors)} "
                 "parameters."
             )
-        return [torch.full_like(tensor[:, 0, 0], one) for one, tensor in zip(self.weights, tensors, strict=True)]
+        return [
+            torch.full_like(tensor[:, 0, 0], one) for one, tensor in zip(self.weights, tensors, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

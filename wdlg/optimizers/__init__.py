@@ -3,7 +3,7 @@
 from wdlg.optimizers.first_order import Adam, GradientDescent
 from wdlg.optimizers.lbfgs import LBFGS
 from wdlg.optimizers.levenberg_marquardt import LevenbergMarquardt
-from wdlg.optimizers.state import Optimizer, State
+from wdlg.optimizers.state import Optimizer, SquaresOptimizer, State
 from wdlg.registry import Registry
 
 OPTIMIZERS = Registry(
@@ -17,4 +17,13 @@ OPTIMIZERS = Registry(
 )
 """Optimisers by the names that study files give them."""
 
-__all__ = ["LBFGS", "OPTIMIZERS", "Adam", "GradientDescent", "LevenbergMarquardt", "Optimizer", "State"]
+__all__ = [
+    "LBFGS",
+    "OPTIMIZERS",
+    "Adam",
+    "GradientDescent",
+    "LevenbergMarquardt",
+    "Optimizer",
+    "SquaresOptimizer",
+    "State",
+]

@@ -8,9 +8,6 @@ minimises the model ``|r + J s|² + mu |s|²``,
 and is taken where f falls by enough of what the model without its last term says. Then the damping mu falls,
 by how well the two agree; otherwise it grows, twice as fast each time in a row (Nielsen's rule; Madsen,
 Nielsen and Tingleff 2004, section 3.2). So the loss never rises, and there is no learning rate.
-
-"Enough" is measured against the largest of the last ``memory`` losses where that is more than one: the
-nonmonotone test of Grippo, Lampariello and Lucidi (1986) in a trust region, for losses with kinks.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from wdlg.errors import require_choice, require_count, require_positive
+from wdlg.errors import require_choice, require_positive
 from wdlg.optimizers.state import State, require_evaluation, require_start
 
 NormalMatrix = Callable[[int], Tensor]
@@ -35,6 +32,9 @@ MOST_DAMPING = 1e8
 
 LEAST_DAMPING = 1e-15
 """It does not fall below this in the same unit: rounding of ``JᵀJ`` is as large."""
+
+MATRIX, SOLUTION = 1.0, 0.25
+"""What the normal matrix of n variables and the solution of its equations take, in n gradient evaluations."""
 
 PRECISIONS = {"double": torch.float64, "single": torch.float32}
 """Of the normal equations; the loss and its gradient are in double precision whatever these are."""
@@ -54,7 +54,6 @@ class LevenbergMarquardtState(State):
         damping: (B,), mu.
         growth: (B,), by which mu is multiplied at the next trial that is not taken.
         predicted: (B,), by how much the model says that the loss falls from origin to x.
-        losses: (B, memory), of the last points that were taken; infinite where there were none.
     """
 
     spent: Tensor
@@ -74,10 +73,10 @@ class LevenbergMarquardt:
     """Damped Gauss-Newton steps with Nielsen's rule for the damping.
 
     An iteration is one model: a matrix ``JᵀJ``, a step, and further steps from the same matrix while none is
-    taken. What it costs is told in gradient evaluations: beside the evaluation of the loss and its gradient at
-    each trial, :attr:`MATRIX` ``n`` for a matrix of n variables, since J has as many columns, each as dear as
-    an evaluation; and :attr:`SOLUTION` ``n`` for the solution of the normal equations. Measured on one core
-    it is about that for 32x32x3 images and less for smaller ones (``python -m benchmarks second-order``).
+    taken. What it takes is counted in gradient evaluations: one for the loss and its gradient at each trial,
+    n for the matrix of n variables, since J has as many columns, and n/4 for each solution of the normal
+    equations (:data:`MATRIX` and :data:`SOLUTION`). The time of a LeNet's is about that
+    (``python -m benchmarks second-order``).
 
     An attack stalls where the model predicts a fall of less than ``tolerance`` of the loss: on an exact
     gradient that is where rounding of the shared gradient is reached.
@@ -96,8 +95,6 @@ class LevenbergMarquardt:
     remembers_moves: ClassVar[bool] = True
     takes_squares: ClassVar[bool] = True
     """It needs a loss that is a sum of squares, and is called with ``JᵀJ``."""
-    MATRIX: ClassVar[float] = 1.0
-    SOLUTION: ClassVar[float] = 0.25
 
     damping: float = 1e-6
     tolerance: float = 1e-6
@@ -117,7 +114,7 @@ class LevenbergMarquardt:
 
     def cost(self, n: int) -> int:
         """The most evaluations that an update is worth, for n variables."""
-        return round(self.MATRIX * n) + round(self.SOLUTION * n)
+        return round(MATRIX * n) + round(SOLUTION * n)
 
     def init(self, x: Tensor) -> LevenbergMarquardtState:
         """Start at x (B, n)."""
@@ -146,7 +143,7 @@ class LevenbergMarquardt:
 
         Args:
             state: with trials x.
-            loss, grad: at x, (B,) and (B, n). A trial with a loss or gradient that is not finite is not taken.
+            loss, grad: at x, (B,) and (B, n). A trial where one is not finite is not taken.
         """
         require_evaluation(state, loss, grad)
         gain = (state.origin_loss - loss) / state.predicted
@@ -190,20 +187,21 @@ class LevenbergMarquardt:
         """
         require_evaluation(state, loss, grad)
         x, damping, growth = state.x.clone(), state.damping.clone(), state.growth.clone()
-        predicted, spent, stalled = state.predicted.clone(), torch.zeros_like(state.spent), state.stalled.clone()
+        predicted, stalled = state.predicted.clone(), state.stalled.clone()
+        spent = torch.zeros_like(state.spent)
         for place in range(len(x)):
             if going_on is not None and not going_on[place]:
                 continue
             if state.fresh[place]:
                 state.matrix[place] = normal_matrix(place)
-                spent[place] += round(self.MATRIX * x.shape[1])
+                spent[place] += round(MATRIX * x.shape[1])
             largest = float(state.matrix[place].diagonal().max())
             if not state.begun[place]:
                 damping[place] = self.damping * largest
             damping[place].clamp_(min=LEAST_DAMPING * largest)
             step = None
             while step is None and damping[place] <= MOST_DAMPING * largest:
-                spent[place] += round(self.SOLUTION * x.shape[1])
+                spent[place] += round(SOLUTION * x.shape[1])
                 step = solve(state.matrix[place], float(damping[place]), -grad[place] / 2)
                 if step is None:
                     damping[place] *= growth[place]

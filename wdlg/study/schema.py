@@ -29,6 +29,7 @@ ATTACK: dict[str, Any] = {
     "stop_loss": 1e-6,
     "priors": [],
     "projection": None,
+    "first_loss": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "pseudo_huber": {"scale": 0.01},
@@ -85,6 +86,8 @@ DESIGN = {
     "first_network": 0,
     "pool": "all",
     "defence": None,
+    "starts": 1,
+    "start_distance": None,
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "lenet": {"channels": 12, "strides": [2, 2, 1], "bound": 0.5},
