@@ -59,7 +59,9 @@ def _doubled(starts: Iterable[Start]) -> Iterator[Start]:
             before = observation.parameters
             parameters = before.in_precision(torch.float64)
         yield Start(
-            replace(observation, parameters=parameters, gradient=observation.gradient.double()),
+            replace(
+                observation, parameters=parameters, gradient=observation.gradient.in_precision(torch.float64)
+            ),
             start.dummy_images.double(),
             None if start.dummy_labels is None else start.dummy_labels.double(),
         )
