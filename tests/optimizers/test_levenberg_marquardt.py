@@ -88,6 +88,17 @@ def test_a_linear_problem_is_solved_by_one_undamped_step(seed):
     torch.testing.assert_close(run.state.x[0], expected, rtol=1e-6, atol=1e-6)
 
 
+def test_of_a_linear_problem_the_model_foretells_the_loss_whatever_the_damping():
+    stream = torch.Generator().manual_seed(2)
+    matrix = torch.randn(9, 4, generator=stream, dtype=torch.float64)
+    right = torch.randn(9, generator=stream, dtype=torch.float64)
+    run = Run(LevenbergMarquardt(damping=0.3), lambda x: matrix @ x - right, torch.zeros(1, 4).double())
+    for _ in range(4):
+        run.step()
+        after, _ = run.at(run.state.x)
+        torch.testing.assert_close(run.state.predicted, run.losses[-1] - after, rtol=1e-9, atol=0)
+
+
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), damping=st.floats(1e-12, 1e3))
 def test_the_loss_never_rises_and_attacks_go_as_if_alone(seed, damping):
