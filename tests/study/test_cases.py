@@ -162,3 +162,33 @@ def test_an_attack_runs_on_a_residual_network_in_both_modes(digits):
         records = run_paired(cases, [attack]).records
         assert (records["loss"] < records["trace_loss"].map(lambda trace: trace[0])).all()
         assert (records["loss_at_truth"] == 0).all()
+
+
+def test_several_starts_of_an_image_are_cases_of_their_own(digits):
+    design = Design(networks=3, images=2, starts=4, seed=5)
+    cases, once = draw(digits, design), draw(digits, replace(design, starts=1))
+    assert len(cases) == 24
+    images = cases.image_index.view(6, 4)
+    assert torch.equal(images, once.image_index[:, None].expand(6, 4))
+    assert cases.network_index.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert len(cases.dummy_images.flatten(1).unique(dim=0)) == 24
+    later = draw(digits, replace(design, networks=1, first_network=2))
+    assert torch.equal(later.dummy_images, cases.dummy_images[16:])
+    assert torch.equal(later.truth, cases.truth[16:])
+
+
+def test_dummies_near_the_private_image_are_that_far_from_it(digits):
+    design = Design(networks=20, seed=5)
+    noise = draw(digits, design).dummy_images
+    for distance in (0.0, 0.3):
+        cases = draw(digits, replace(design, start_distance=distance))
+        torch.testing.assert_close(cases.dummy_images, cases.truth + distance * noise, rtol=0, atol=0)
+    assert (cases.dummy_images - cases.truth).std().item() == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("starts", 0), ("start_distance", -0.1), ("start_distance", "near")]
+)
+def test_other_starts_are_refused(setting, value):
+    with pytest.raises(InputError, match=f"^{setting} is .*, but must be"):
+        Design(**{setting: value})

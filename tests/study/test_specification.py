@@ -487,3 +487,12 @@ def test_every_cell_can_be_a_key():
     part = {**CONTENT["parts"]["main"], "attacks": ["a"]}
     study = small_study(attacks=attacks, parts={"main": part})
     assert len(set(study.cells)) == 3
+
+
+def test_the_typeset_study_is_the_papers_until_somebody_puts_in_its_values():
+    typeset, paper = (load(f"studies/{name}.yaml").part("main") for name in ("typeset", "paper"))
+    assert {cell.path for cell in typeset} < {cell.path for cell in paper}
+    by_path = {cell.path: cell for cell in paper}
+    for cell in typeset:
+        assert cell.settings() == by_path[cell.path].settings()
+    assert {cell.attack.name for cell in typeset} == {"DLG", "iDLG", "WDLG"}

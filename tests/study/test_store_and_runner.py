@@ -94,6 +94,36 @@ def test_records_are_those_of_the_attack(filled, digits):
         assert row["trace_loss"][-1] == pytest.approx(row["loss"], rel=1e-5)
 
 
+def test_a_part_may_keep_short_traces_and_no_pictures(digits):
+    whole = small_study().part("main")[0]
+    content = {
+        **CONTENT,
+        "parts": {"main": {**CONTENT["parts"]["main"], "trace_points": 5, "pictures": False}},
+    }
+    short = specification.from_mapping(content).part("main")[0]
+    every, few = (compute(cell, digits) for cell in (whole, short))
+    assert any(every["pictures"])
+    assert not any(few["pictures"])
+    assert max(map(len, few["trace_mse"])) == 5
+    for long, row in zip(every.to_dict("records"), few.to_dict("records"), strict=True):
+        kept = np.isin(long["trace_evaluation"], row["trace_evaluation"])
+        assert [row["trace_evaluation"][0], row["trace_evaluation"][-1]] == [0, row["evaluations"] - 1]
+        if kept.sum() == len(row["trace_evaluation"]):
+            assert np.array_equal(long["trace_mse"][kept], row["trace_mse"], equal_nan=True)
+    traces = [name for name in every if name.startswith("trace_")]
+    same(every.drop(columns=["pictures", *traces]), few.drop(columns=["pictures", *traces]))
+    kept = short.settings()["recorded"]
+    assert (kept["trace_points"], kept["picture_networks"]) == (5, 0)
+    assert whole.settings()["recorded"] != kept
+
+
+@pytest.mark.parametrize(("key", "value"), [("trace_points", 1), ("trace_points", "all"), ("pictures", 0)])
+def test_what_a_part_keeps_is_a_count_and_a_flag(key, value):
+    content = {**CONTENT, "parts": {"main": {**CONTENT["parts"]["main"], key: value}}}
+    with pytest.raises(InputError, match=f"^parts.main.{key} is .*, but must be"):
+        specification.from_mapping(content)
+
+
 def test_a_second_run_computes_nothing(filled):
     before = {path: path.stat().st_mtime_ns for path in filled.folder.rglob("*.parquet")}
     run(small_study(), filled, processes=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wdlg.attacks.base import DIVERGENCE, Status
 
@@ -19,10 +21,23 @@ class Endings:
     Args:
         evaluations: the most that are made.
         stop_loss: an attack has converged when its loss falls below this.
+        first_loss: what the loss of an attack at its dummy is taken to be, in the eyes of the optimiser and
+            of ``stop_loss``; None for what it is.
     """
 
     evaluations: int
     stop_loss: float
+    first_loss: float | None = None
+
+    def unit(self, first_loss: Tensor) -> Tensor | None:
+        """What losses and slopes are multiplied by, (B,), from those at the dummies; None for nothing.
+
+        A first loss of zero, which no factor changes, or one that is not finite counts as it is.
+        """
+        if self.first_loss is None:
+            return None
+        size = first_loss.abs()
+        return torch.where((size > 0) & size.isfinite(), self.first_loss / size, torch.ones_like(size))
 
     def judge(
         self,

@@ -28,12 +28,11 @@ from wdlg.rows import Rows
 MOST_ITERATIONS = 1000
 """Of CGLS in one round. A layer of LeNet takes 5 to 300; one that takes more is hardly determined."""
 
-MOST_ROUNDS = 8
-"""Of refinement. Single precision brings 4 to 5 digits in each."""
+MOST_ROUNDS = 4
+"""Of refinement; one is enough for gradients in single precision, two for double."""
 
 ROUND = 1e-9
-"""What one round leaves, at best, of the preconditioned slope: single precision has no more."""
-
+"""What one round leaves, at least, of the preconditioned slope."""
 
 PROBE = 1e-6
 """To which a random input is sought again; with a condition of 100 to 200 that leaves 1e-4 of it."""

@@ -192,6 +192,37 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
         click.echo(f"  {entry.result.summary}")
 
 
+@study_group.command("rates")
+@_study_options
+@json_option
+def study_rates(study: str, store: str | None, as_json: bool) -> None:
+    """Show the best learning rate of each method in each part that tries several.
+
+    First is the rate that recovered most images; of equals, the one with fewer explosions, then with the
+    lower median MSE, then the smaller one. A method of which a rate is not computed yet is left out.
+    """
+    from wdlg.study.tuning import tuned
+
+    loaded, records = _open_study(study, store)
+    records.require_of(loaded)
+    table, left_out = tuned(loaded, records)
+    if as_json:
+        parts = {
+            part: dict(zip(rows["method"], rows["learning_rate"], strict=True))
+            for part, rows in table.groupby("part", sort=False)
+        }
+        click.echo(json_text(parts))
+    else:
+        for row in table.to_dict("records"):
+            click.echo(
+                f"{row['part'] + '/' + row['method']:<52} {row['learning_rate']:<6g} "
+                f"{row['successes']}/{row['attacks']} successes, {row['explosions']} explosions, "
+                f"median MSE {row['median_mse']:.2g}"
+            )
+    if left_out:
+        click.echo(f"wdlg: {left_out} methods are left out, whose rates are not all computed.", err=True)
+
+
 def _duration(seconds: float | None) -> str:
     """A time in words: "unknown", "40 s", "12 min", "3.5 h"."""
     if seconds is None:

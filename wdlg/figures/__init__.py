@@ -15,7 +15,7 @@ from wdlg.figures.method import method_diagram
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
-from wdlg.figures.studies import success_by_rate, success_of_each
+from wdlg.figures.studies import readings_map, success_by_rate, success_of_each
 from wdlg.figures.transport import kept_mass, lines, loss_lines, plan_maps, point_plans
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "plan_slider",
     "point_plans",
     "protection_by_price",
+    "readings_map",
     "recovered",
     "recovery_slider",
     "rule_accuracy",

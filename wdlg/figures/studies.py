@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from wdlg.evaluation import SUCCESS_TITLE, recovered
 from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
 from wdlg.study.statistics import share_by_network
+from wdlg.verdicts.readings import BETTER, NONE_RECOVERS, TIES, TOO_FEW, WORSE, Place
 
 
 def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
@@ -86,4 +88,71 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel(f"runs with {SUCCESS_TITLE}")
     legend_below(figure)
+    return figure
+
+
+VERDICT_LOOKS = {
+    BETTER: ("#56B4E9", "+"),
+    TIES: ("#DDDDDD", "="),
+    WORSE: ("#E69F00", "\N{MINUS SIGN}"),
+    NONE_RECOVERS: ("#FFFFFF", ""),
+    TOO_FEW: ("#F5F5F5", "?"),
+}
+"""Colour and sign of each verdict of a map of readings."""
+
+OPTIMIZER_TITLES = {"LBFGS": "L-BFGS", "GradientDescent": "descent", "Adam": "Adam"}
+"""Short names of optimisers, for narrow columns."""
+
+
+def readings_map(places: Sequence[Place]) -> Figure:
+    """Where each reading recovers more, as many or fewer images than the squared distance.
+
+    Args:
+        places: of :func:`wdlg.verdicts.readings.places`; one panel for each kind of network, a row for each
+            reading, a column for each optimiser. A cell shows the images recovered and the sign of its
+            verdict.
+    """
+    if not places:
+        return empty()
+    networks, readings, optimizers = (
+        list(dict.fromkeys(getattr(place, name) for place in places))
+        for name in ("network", "reading", "optimizer")
+    )
+    lines = -(-len(networks) // 2)
+    figure = Picture(
+        figsize=(2.1 + 0.75 * len(optimizers) * min(2, len(networks)), lines * (0.25 * len(readings) + 1.0))
+    )
+    panels = figure.subplots(lines, min(2, len(networks)), squeeze=False, sharey=True)
+    for axes in panels.flat[len(networks) :]:
+        axes.set_visible(False)
+    for axes, network in zip(panels.flat, networks, strict=False):
+        runs = 0
+        for place in places:
+            if place.network != network:
+                continue
+            column, line = optimizers.index(place.optimizer), readings.index(place.reading)
+            color, sign = VERDICT_LOOKS[place.verdict]
+            axes.add_patch(
+                Rectangle((column - 0.5, line - 0.5), 1, 1, facecolor=color, edgecolor="white", linewidth=1.5)
+            )
+            opponent = place.gain is None
+            axes.text(
+                column,
+                line,
+                f"{place.successes}{'' if opponent else ' ' + sign}".strip(),
+                ha="center",
+                va="center",
+                color="black",
+                fontsize=9,
+                fontweight="bold" if opponent else "normal",
+            )
+            runs = max(runs, place.runs)
+        axes.set(
+            xlim=(-0.5, len(optimizers) - 0.5),
+            ylim=(len(readings) - 0.5, -0.5),
+            title=f"{network}\n{runs} runs each",
+        )
+        axes.set_xticks(range(len(optimizers)), [OPTIMIZER_TITLES.get(name, name) for name in optimizers])
+        axes.set_yticks(range(len(readings)), readings)
+        axes.grid(visible=False)
     return figure

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wdlg.attacks.base import Observation
 from wdlg.data import Sample
-from wdlg.errors import InputError, require_choice, require_count, told
+from wdlg.errors import InputError, require_choice, require_count, require_not_negative, told
 from wdlg.networks.activations import ACTIVATIONS
 from wdlg.networks.base import Network, Parameters
 from wdlg.networks.initial import DISTRIBUTIONS
@@ -65,9 +65,14 @@ class Design:
             others), so that a loss can be searched for on images that its final comparison does not use.
         defence: what is done to each gradient before it is sent, from :mod:`wdlg.sharing.defences`; None for
             nothing. Its random numbers belong to the case: the same for every strength of a defence.
+        starts: dummies for each image, each a case of its own.
+        start_distance: standard deviation of the dummy images around their private images, in units of the
+            pixels; 0 is the private image itself. No attacker can start there: it shows whether a loss would
+            hold the image. None for the noise N(0, 1) of the paper.
 
     Raises:
-        InputError: a count is out of range, or network, activation, initial, pool or defence is unknown.
+        InputError: a count or distance is out of range, or network, activation, initial, pool or defence is
+            unknown.
     """
 
     networks: int = 10
@@ -81,10 +86,15 @@ class Design:
     first_network: int = 0
     pool: str = "all"
     defence: Defence | None = None
+    starts: int = 1
+    start_distance: float | None = None
 
     def __post_init__(self) -> None:
         require_count("networks", self.networks)
         require_count("images", self.images)
+        require_count("starts", self.starts)
+        if self.start_distance is not None:
+            require_not_negative("start_distance", self.start_distance)
         require_count("seed", self.seed, at_least=0)
         object.__setattr__(self, "network", architecture(self.network))
         if self.activation is not None:
@@ -112,7 +122,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Cases:
-    """B private images with their networks and dummies, B = networks x images.
+    """B private images with their networks and dummies, B = networks x images x starts.
 
     Attributes:
         dataset: name of the sample that the images are from.
@@ -121,7 +131,7 @@ class Cases:
         network_index, image_index: of each case, (B,); the latter is a position in the sample.
         truth: private images (B, C, H, W) in [0, 1].
         labels: private labels (B,).
-        dummy_images, dummy_labels: starting points N(0, 1), (B, C, H, W) and (B, K).
+        dummy_images, dummy_labels: starting points, (B, C, H, W) and (B, K).
         numbers: of the cases among all of the seed, (B,).
         seed: of the design.
         defence: of the design.
@@ -189,7 +199,8 @@ def draw(sample: Sample, design: Design) -> Cases:
         InputError: no image of the pool has a label below ``classes``; ``first_image`` is beyond the sample,
             outside the pool, or has another label; or the images are too small for the network.
     """
-    total = design.networks * design.images
+    cases_a_network = design.images * design.starts
+    total = design.networks * cases_a_network
     classes = sample.num_classes if design.classes is None else design.classes
     positions = np.arange(len(sample))
     in_pool = {
@@ -209,8 +220,8 @@ def draw(sample: Sample, design: Design) -> Cases:
         order = pool[torch.randperm(len(pool), generator=generator(design.seed, "image order"))]
     else:
         order = pool.roll(-_place(sample, design, pool, classes))
-    first_case = design.first_network * design.images
-    image_index = order[(first_case + torch.arange(total)) % len(order)]
+    numbers = design.first_network * cases_a_network + torch.arange(total)
+    image_index = order[(numbers // design.starts) % len(order)]
     labels = torch.from_numpy(sample.labels)[image_index]
     height, width, channels = sample.images.shape[1:]
     network = design.architecture.build((channels, height, width), classes, design.activation)
@@ -224,21 +235,22 @@ def draw(sample: Sample, design: Design) -> Cases:
         ]
     )
     dummy_images, dummy_labels = [], []
-    for number in range(first_case, first_case + total):
+    for number in numbers.tolist():
         stream = generator(design.seed, "dummy", number)
         dummy_images.append(torch.randn(*network.image_shape, generator=stream))
         dummy_labels.append(torch.randn(classes, generator=stream))
+    truth, noise = sample.tensor(image_index.numpy()), torch.stack(dummy_images)
     return Cases(
         dataset=sample.name,
         network=network,
         parameters=parameters,
-        network_index=torch.arange(design.networks).repeat_interleave(design.images),
+        network_index=torch.arange(design.networks).repeat_interleave(cases_a_network),
         image_index=image_index,
-        truth=sample.tensor(image_index.numpy()),
+        truth=truth,
         labels=labels,
-        dummy_images=torch.stack(dummy_images),
+        dummy_images=noise if design.start_distance is None else truth + design.start_distance * noise,
         dummy_labels=torch.stack(dummy_labels),
-        numbers=first_case + torch.arange(total),
+        numbers=numbers,
         seed=design.seed,
         defence=design.defence,
     )

@@ -35,6 +35,7 @@ def record(
     *,
     batch_size: int,
     snapshot_iterations: Sequence[int] = (),
+    trace_points: int = TRACE_POINTS,
     device: str = "cpu",
     progress: bool = False,
 ) -> tuple[pd.DataFrame, Reconstruction, Tensor]:
@@ -45,6 +46,7 @@ def record(
         attack: what is run.
         batch_size: attacks computed together.
         snapshot_iterations: of which images are kept.
+        trace_points: of the log grid of traces.
         device: where the attack computes, such as "cuda". All that comes back is on the CPU.
         progress: show a bar.
 
@@ -86,7 +88,7 @@ def record(
     if cases.defence is not None:
         records["relative_error"] = defences.relative_error(observation.gradient, exact).numpy()
         records["cosine"] = defences.cosine(observation.gradient, exact).numpy()
-    grids = [log_grid(int(count)) for count in result.evaluations]
+    grids = [log_grid(int(count), trace_points) for count in result.evaluations]
     records["trace_evaluation"] = pd.Series([grid.numpy() for grid in grids], dtype=object)
     for name, values in (
         ("iteration", result.iteration_trace),
@@ -99,12 +101,15 @@ def record(
     return records, result, snapshots.images
 
 
-def log_grid(evaluations: int) -> Tensor:
-    """Numbers of the evaluations that are stored, from the first, 0, to the last: int32, ascending."""
+def log_grid(evaluations: int, points: int = TRACE_POINTS) -> Tensor:
+    """Numbers of the evaluations that are stored, from the first, 0, to the last: int32, ascending.
+
+    Of so many points on a log scale, each that falls on another evaluation.
+    """
     if not evaluations:
         return torch.zeros(0, dtype=torch.int32)
-    points = np.geomspace(1, evaluations, TRACE_POINTS).round().astype(np.int32) - 1
-    return torch.from_numpy(np.unique(points))
+    places = np.geomspace(1, evaluations, points).round().astype(np.int32) - 1
+    return torch.from_numpy(np.unique(places))
 
 
 def values_at(records: pd.DataFrame, quantity: str, places: np.ndarray, *, against: str) -> np.ndarray:

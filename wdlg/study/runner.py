@@ -28,7 +28,7 @@ from wdlg.evaluation import recovered
 from wdlg.study.cases import Cases, draw
 from wdlg.study.executors import do_all
 from wdlg.study.labels import compare_rules
-from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, as_bytes, record
+from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.store import State, Store, as_file, provenance
 from wdlg.threads import one_torch_thread
@@ -238,10 +238,14 @@ def compute(cell: Cell, sample: data.Sample, only: Sequence[int] | None = None) 
 
 def _attack(cell: AttackCell, cases: Cases, numbers: list[int]) -> pd.DataFrame:
     records, _, snapshots = record(
-        cases, cell.attack, batch_size=len(cases), snapshot_iterations=PICTURE_ITERATIONS
+        cases,
+        cell.attack,
+        batch_size=len(cases),
+        snapshot_iterations=PICTURE_ITERATIONS,
+        trace_points=cell.trace_points or TRACE_POINTS,
     )
     records.insert(0, "case", numbers)
-    pictured = cell.design.first_network < PICTURE_NETWORKS
+    pictured = cell.pictures and cell.design.first_network < PICTURE_NETWORKS
     records["pictures"] = [
         as_bytes(snapshots[:, place]) if pictured and number == 0 else b""
         for place, number in enumerate(numbers)

@@ -29,6 +29,7 @@ ATTACK: dict[str, Any] = {
     "stop_loss": 1e-6,
     "priors": [],
     "projection": None,
+    "first_loss": None,
 }
 LOSSES: dict[str, dict[str, Any]] = {
     "pseudo_huber": {"scale": 0.01},
@@ -47,6 +48,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "derivative": "envelope",
         "penalty": 0.0,
     },
+    "weighted_euclidean": {"weights": "relative"},
     "sliced_wasserstein": {"projections": 50, "seed": 0, "root": "none"},
 }
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -66,6 +68,12 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "milestones": [],
         "decay": 0.1,
     },
+    "levenberg_marquardt": {
+        "damping": 1e-6,
+        "tolerance": 1e-6,
+        "least_gain": 1e-4,
+        "precision": "double",
+    },
 }
 DESIGN = {
     "networks": 10,
@@ -78,6 +86,8 @@ DESIGN = {
     "first_network": 0,
     "pool": "all",
     "defence": None,
+    "starts": 1,
+    "start_distance": None,
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "lenet": {"channels": 12, "strides": [2, 2, 1], "bound": 0.5},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +26,14 @@ from wdlg.attacks.base import DIVERGENCE
 from wdlg.attacks.labels import ANALYTIC, RULES
 from wdlg.attacks.optimised import Optimised, with_settings
 from wdlg.attacks.priors import PRIORS, PROJECTIONS
-from wdlg.errors import InputError, require_choice, require_count, require_positive, require_table
+from wdlg.errors import (
+    InputError,
+    require_choice,
+    require_count,
+    require_flag,
+    require_positive,
+    require_table,
+)
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS
 from wdlg.losses import LOSSES
 from wdlg.networks.activations import ACTIVATIONS
@@ -59,6 +67,8 @@ class AttackCell:
         attack: what is run.
         design: the networks and their images.
         rate: learning rate where the part has several, else None.
+        trace_points: of the traces that are kept; None for ``TRACE_POINTS``.
+        pictures: whether pictures are kept. Both are most of a file.
     """
 
     kind: ClassVar[str] = "attack"
@@ -67,6 +77,8 @@ class AttackCell:
     attack: Optimised
     design: Design
     rate: float | None = None
+    trace_points: int | None = None
+    pictures: bool = True
 
     @property
     def path(self) -> Path:
@@ -89,7 +101,7 @@ class AttackCell:
     @property
     def attacks(self) -> int:
         """Attacks in the cell."""
-        return self.design.networks * self.design.images
+        return self.design.networks * self.design.images * self.design.starts
 
     def columns(self) -> dict[str, Any]:
         """What the records of this cell have in common."""
@@ -98,7 +110,7 @@ class AttackCell:
             "dataset": self.dataset,
             "method": self.attack.name,
             "optimizer": type(self.attack.optimizer).__name__,
-            "learning_rate": self.attack.optimizer.learning_rate,  # type: ignore[attr-defined]
+            "learning_rate": getattr(self.attack.optimizer, "learning_rate", math.nan),
             **_defence_columns(self.design.defence),
             # The records of several networks name the network of each row.
             **({"network": self.design.first_network} if self.design.networks == 1 else {}),
@@ -124,9 +136,9 @@ class AttackCell:
                 "divergence": DIVERGENCE,
                 "explosion": EXPLOSION,
                 "success_thresholds": SUCCESS_THRESHOLDS,
-                "trace_points": TRACE_POINTS,
+                "trace_points": TRACE_POINTS if self.trace_points is None else self.trace_points,
                 "picture_iterations": PICTURE_ITERATIONS,
-                "picture_networks": PICTURE_NETWORKS,
+                "picture_networks": PICTURE_NETWORKS if self.pictures else 0,
                 "development_every": DEVELOPMENT_EVERY,
             },
         }
@@ -307,29 +319,32 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         required=("datasets", "attacks", "networks", "images", "evaluations"),
         optional=(
             *("learning_rates", "optimizer", "network", "activation", "initial", "classes"),
-            *("networks_a_cell", "defences"),
+            *("networks_a_cell", "defences", "starts", "start_distance", "trace_points", "pictures"),
         ),
     )
-    rates: Sequence[float | None] = [None]
-    if "learning_rates" in given:
-        at = f"{where}.learning_rates"
-        rates = [require_positive(at, rate) for rate in _list(at, given["learning_rates"])]
     optimizer = OPTIMIZERS.build(f"{where}.optimizer", given["optimizer"]) if "optimizer" in given else None
     defences = _defences(where, given)
     datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
     chosen = _choices(f"{where}.attacks", given["attacks"], attacks)
+    rates = _learning_rates(f"{where}.learning_rates", given.get("learning_rates"), chosen)
     networks = require_count(f"{where}.networks", given["networks"])
     together = require_count(f"{where}.networks_a_cell", given.get("networks_a_cell", 1))
     firsts = range(0, networks, together)
-    count = len(firsts) * len(datasets) * len(chosen) * len(rates) * len(defences)
+    count = len(firsts) * len(datasets) * sum(map(len, rates.values())) * len(defences)
     if count > MOST_CELLS:
         raise InputError(f"{where} has {count:,} cells, but must have at most {MOST_CELLS:,}.")
     choices = {
         key: single(f"{where}.{key}", given[key])
-        for key in ("activation", "initial", "classes")
+        for key in ("activation", "initial", "classes", "starts", "start_distance")
         if key in given
     }
     form = _network(where, given, datasets)
+    kept = (
+        require_count(f"{where}.trace_points", given["trace_points"], at_least=2)
+        if "trace_points" in given
+        else None,
+        require_flag(f"{where}.pictures", single(f"{where}.pictures", given.get("pictures", True))),
+    )
     cells: list[Cell] = []
     for network, dataset in itertools.product(firsts, datasets):
         design = Design(
@@ -341,13 +356,25 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
             network=form,
             **choices,
         )
-        for attack_name, rate, defence in itertools.product(chosen, rates, defences):
+        tried = [(name, rate) for name in chosen for rate in rates[name]]
+        for (attack_name, rate), defence in itertools.product(tried, defences):
             attack = attacks[attack_name]
             if optimizer is not None:
                 attack = replace(attack, optimizer=optimizer)
             set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
-            cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate))
+            cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate, *kept))
     return cells
+
+
+def _learning_rates(where: str, given: Any, attacks: Sequence[str]) -> dict[str, list[float | None]]:
+    """By attack its learning rates: those of a list, or its own of a table; None for what the attack has."""
+    if given is None:
+        return {name: [None] for name in attacks}
+    if not isinstance(given, Mapping):
+        rates = [require_positive(where, rate) for rate in _list(where, given)]
+        return {name: list(rates) for name in attacks}
+    table = require_table(where, given, required=attacks, optional=())
+    return {name: [require_positive(f"{where}.{name}", single(where, table[name]))] for name in attacks}
 
 
 def _label_cells(name: str, part: Any, seed: int) -> list[Cell]:

@@ -319,8 +319,11 @@ def as_file(cell: Cell, records: pd.DataFrame, *, wall_seconds: float, sample: s
     }
     table = pa.Table.from_pandas(records, preserve_index=False).replace_schema_metadata(None)
     sink = io.BytesIO()
-    # Without Arrow's own schema, a reader finds all metadata in one place.
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=False) as writer:
+    # Without Arrow's own schema, a reader finds all metadata in one place; statistics of the columns would be
+    # half of a file of few rows.
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", store_schema=False, write_statistics=False
+    ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata)})
     content = sink.getvalue()

@@ -169,6 +169,11 @@ class Dense(Rows):
     def __len__(self) -> int:
         return len(self.bias)
 
+    def in_precision(self, dtype: torch.dtype) -> Dense:
+        """The same matrix in that type: an entry that is zero stays zero, as the parts alone would not."""
+        bias, features, weight = (part.to(dtype) for part in (self.bias, self.features, self.weight()))
+        return Dense(bias, features, weight - Product(bias, features).weight())
+
     @property
     def nearest(self) -> Product:
         """The product."""
