@@ -10,16 +10,18 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import alone, scaling, timing
+from benchmarks import alone, scaling, second_order, timing
 from benchmarks.goals import GOALS
 from benchmarks.ideas import ideas
 
 FOLDER = Path(__file__).parent
-LATEST, IDEAS, SCALING, ALONE = (FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling", "alone"))
+LATEST, IDEAS, SCALING, ALONE, SECOND_ORDER = (
+    FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling", "alone", "second_order")
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "alone", "scaling"]))
+@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "alone", "scaling", "second-order"]))
 def main(names: tuple[str, ...]) -> None:
     """Measure the engine side by side with the plain way, and keep the results in benchmarks/.
 
@@ -56,7 +58,11 @@ def main(names: tuple[str, ...]) -> None:
         for entry in found:
             click.echo("{name}: {ratio} times as fast ({low} to {high})".format(**entry))
         _write(IDEAS, found)
-    for key, path, measure in (("alone", ALONE, alone.measure), ("scaling", SCALING, scaling.measure)):
+    for key, path, measure in (
+        ("alone", ALONE, alone.measure),
+        ("scaling", SCALING, scaling.measure),
+        ("second-order", SECOND_ORDER, second_order.measure),
+    ):
         if not names or key in names:
             _write(path, {"machine": _machine(), **measure(click.echo)})
 

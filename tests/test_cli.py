@@ -216,6 +216,10 @@ MISTAKES = {
     "gradients beyond memory": (("labels", "--dataset", "digits", "--images", 10**12), "--images is 10000"),
     "no learning rate": ((*ATTACK, "--method", "idlg", "--learning-rate", 0), "learning_rate is 0.0"),
     "learning rate nan": ((*ATTACK, "--method", "idlg", "--learning-rate", "nan"), "learning_rate is nan"),
+    "learning rate of lm": (
+        (*ATTACK, "--method", "lm", "--learning-rate", 1),
+        "--learning-rate must be left out with --method lm",
+    ),
     "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
     "figure that is no png": ((*ATTACK, "--method", "idlg", "--figure", "a.gif"), "--figure is 'a.gif'"),
     "figure in no folder": ((*ATTACK, "--method", "idlg", "--figure", "no/a.png"), "--figure is 'no/a.png'"),

@@ -188,6 +188,7 @@ class MSETrace:
     def __init__(self, truth: Tensor, evaluations: int) -> None:
         self.truth = truth
         self.values = torch.full((len(truth), evaluations), torch.nan)
+        self._written = torch.zeros(len(truth), dtype=torch.long)
 
     def __call__(
         self,
@@ -198,8 +199,14 @@ class MSETrace:
         loss: Tensor,  # noqa: ARG002
     ) -> None:
         # The engine may work on a GPU; what is watched stays here.
-        attacks = attacks.cpu()
-        self.values[attacks, evaluations.cpu()] = mse(images.cpu(), self.truth[attacks]).float()
+        attacks, evaluations = attacks.cpu(), evaluations.cpu()
+        written = self._written[attacks]
+        for row in (evaluations > written).nonzero()[:, 0].tolist():
+            # Work that was worth some evaluations left the image as it was.
+            values, last = self.values[attacks[row]], int(written[row])
+            values[last : evaluations[row]] = values[last - 1]
+        self.values[attacks, evaluations] = mse(images.cpu(), self.truth[attacks]).float()
+        self._written[attacks] = evaluations + 1
 
 
 def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:

@@ -29,6 +29,10 @@ class Rows:
         """The same rows on a device, such as "cuda"."""
         return self._each(lambda tensor: tensor.to(device))
 
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """The same rows with all that are no whole numbers of that type; itself where they are."""
+        return self._each(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
     def put(self, places: Tensor, rows: Self) -> Self:
         """Overwrite the rows at ``places`` in place. Go on with what comes back: it has no stale caches."""
 

@@ -42,6 +42,7 @@ class Status(IntEnum):
     STALLED = 4
     UNDECIDED = 5
     INTERRUPTED = 6
+    UNSURE = 7
 
     @property
     def meaning(self) -> str:
@@ -54,6 +55,7 @@ class Status(IntEnum):
             Status.STALLED: "the optimiser could make no further move",
             Status.UNDECIDED: "the label rule found no label to start from",
             Status.INTERRUPTED: "stopped by the user",
+            Status.UNSURE: "the picture found does not fit the gradient, or others fit it as well",
         }[self]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,14 @@ from wdlg.attacks.labels import UNDECIDED
 from wdlg.attacks.objective import Objective
 from wdlg.attacks.waiting import Waiting
 from wdlg.networks.base import Parameters
-from wdlg.optimizers import Optimizer, State
+from wdlg.optimizers import Optimizer, SquaresOptimizer, State
 from wdlg.rows import Rows
 from wdlg.updates.gradient import Gradient
 
 
 def run(
     objective_of: Callable[[Observation], Objective],
-    optimizer: Optimizer,
+    optimizer: Optimizer | SquaresOptimizer,
     endings: Endings,
     starts: Iterable[Start],
     *,
@@ -55,7 +56,7 @@ def load_compiled() -> None:
     """Load the compiled loops that attacks use, so that no attack's time holds the import of a compiler."""
     if compiled.in_use():
         from wdlg.losses import compiled_sinkhorn  # noqa: F401
-        from wdlg.networks import compiled_pass  # noqa: F401
+        from wdlg.networks import compiled_lenet_normal, compiled_pass  # noqa: F401
         from wdlg.optimizers import compiled_lbfgs  # noqa: F401
         from wdlg.updates import compiled_distance  # noqa: F401
 
@@ -112,11 +113,19 @@ class _Log(Rows):
         traces = self.loss_trace, self.iteration_trace, self.seconds
         return _Log(self.number, self.labels, self.evaluations + 1, best, *traces), better
 
+    def spend(self, evaluations: np.ndarray) -> None:
+        """Count work that is worth so many evaluations (B,), in which the loss stays what it is; in place."""
+        for row, more in enumerate(evaluations.tolist()):
+            last = int(self.evaluations[row]) - 1
+            for trace in (self.loss_trace, self.iteration_trace):
+                trace[row, last + 1 : last + 1 + more] = trace[row, last]
+            self.evaluations[row] += more
+
     def forget_last(self) -> None:
-        """Take back what was written of an evaluation that does not count."""
-        row = torch.arange(len(self))
-        self.loss_trace[row, self.evaluations] = torch.nan
-        self.iteration_trace[row, self.evaluations] = -1
+        """Take back what was written of evaluations that do not count."""
+        for row, counted in enumerate(self.evaluations.tolist()):
+            self.loss_trace[row, counted:] = torch.nan
+            self.iteration_trace[row, counted:] = -1
 
     def result(
         self, images: Tensor, best_images: Tensor, labels: Tensor, status: Tensor, iterations: Tensor
@@ -170,7 +179,7 @@ class _Engine:
     def __init__(
         self,
         objective_of: Callable[[Observation], Objective],
-        optimizer: Optimizer,
+        optimizer: Any,
         endings: Endings,
         starts: Iterable[Start],
         observers: Sequence[Observer],
@@ -182,6 +191,7 @@ class _Engine:
         self.waiting = Waiting(starts, self._look_at)
         self.observers = observers
         self.batch_size = batch_size
+        self.takes_squares = getattr(optimizer, "takes_squares", False)
         self.ended: list[tuple[Tensor, Reconstruction]] = []
         self.objective: Objective
 
@@ -259,6 +269,8 @@ class _Engine:
         started = _working_time()
         state, log = slots.state, slots.log
         loss, slope = self.objective(state.x, slots.targets, slots.parameters, slots.gradient)
+        if self.takes_squares:
+            state, loss, slope = self.optimizer.settle(state, loss, slope)
         loss_seen, iterations = loss.cpu(), state.iterations.cpu()
         log.write(loss_seen, iterations)
         images = self.objective.images(state.x)
@@ -271,7 +283,10 @@ class _Engine:
             judged, judged_first = loss_seen * unit, first_loss * unit
             unit = unit.to(loss.device)
             loss, slope = loss * unit, slope * unit[:, None]
-        moved = self.objective.projected(self.optimizer.update(state, loss, slope))
+        if self.takes_squares:
+            moved, short = self._next_trials(slots, state, loss, slope)
+        else:
+            moved, short = self.objective.projected(self.optimizer.update(state, loss, slope)), None
         log, better = log.counted(loss_seen)
         # Copied: places are overwritten when other attacks take them, and observers may keep what they saw.
         best = (
@@ -284,15 +299,46 @@ class _Engine:
             loss=judged.numpy(),
             first_loss=judged_first.numpy(),
             largest_slope=_largest(slope),
-            evaluations=log.evaluations.numpy(),
+            evaluations=log.evaluations.numpy() if short is None else short,
             stalled=moved.stalled.cpu().numpy(),
         )
+        if self.takes_squares:
+            log.spend(np.where(status == GOES_ON, moved.spent.cpu().numpy(), 0))  # type: ignore[attr-defined]
         log.seconds.numpy()[:] += (_working_time() - started) / len(slots)
         if (status == GOES_ON).all():
             return slots
         ended = torch.from_numpy((status != GOES_ON).nonzero()[0])
         self._end(slots, state.x, torch.from_numpy(status), ended)
         return self._refill(slots, ended)
+
+    def _next_trials(
+        self, slots: _Slots, state: Any, loss: Tensor, slope: Tensor
+    ) -> tuple[State, np.ndarray]:
+        """The optimiser's next trials, and evaluations (B,): all, where too few are left to pay for a trial.
+
+        An attack that ends gets none: to make it would take longer than much of what it has done.
+        """
+        evaluations, most = slots.log.evaluations.numpy() + 1, self.endings.evaluations
+        needed = evaluations + self.optimizer.cost(state.x.shape[1]) + 1
+        evaluations = np.where(needed > most, most, evaluations)
+        status = self.endings.judge(
+            loss=loss.cpu().numpy(),
+            first_loss=slots.log.loss_trace.numpy()[:, 0],
+            largest_slope=_largest(slope),
+            evaluations=evaluations,
+            stalled=np.zeros(len(slots), dtype=bool),
+        )
+
+        def normal_matrix(place: int) -> Tensor:
+            one = torch.tensor([place], device=slope.device)
+            targets = None if slots.targets is None else slots.targets[one]
+            parameters = slots.parameters if len(slots.parameters) == 1 else slots.parameters.select(one)
+            return self.objective.normal_matrix(
+                state.x[one], targets, parameters, slots.gradient.select(one), self.optimizer.dtype
+            )
+
+        going_on = torch.from_numpy(status == GOES_ON)
+        return self.optimizer.update(state, loss, slope, normal_matrix, going_on), evaluations
 
     def _refill(self, slots: _Slots, ended: Tensor) -> _Slots | None:
         """Waiting attacks take the places of those that ended; without any, the last ones move up."""

@@ -14,8 +14,9 @@ from wdlg import compiled
 from wdlg.attacks.base import Observation, Start
 from wdlg.attacks.labels import LabelRule
 from wdlg.errors import InputError
-from wdlg.losses import Loss, SquaredEuclidean
+from wdlg.losses import Loss, SquaredEuclidean, SumOfSquares
 from wdlg.networks.base import Parameters
+from wdlg.networks.jacobian import derivatives, inner_products, normal_matrices
 from wdlg.networks.lenet import LeNet
 from wdlg.optimizers import State
 from wdlg.shapes import require_alike, require_tensor
@@ -110,6 +111,32 @@ class Objective:
             loss = loss + prior(images)
         (slope,) = torch.autograd.grad(loss.sum(), variables)
         return loss.detach(), slope
+
+    def normal_matrix(
+        self,
+        x: Tensor,
+        targets: Tensor | None,
+        parameters: Parameters,
+        shared: Gradient,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """``JᵀJ`` of one attack's loss as a sum of squares, with their weights, (n, n) of that type.
+
+        Other arguments as of a call, with B = 1.
+        """
+        assert isinstance(self.loss, SumOfSquares)
+        x, shared = x.to(dtype), shared.in_precision(dtype)
+        if parameters.tensors[0].dtype != dtype:
+            parameters = parameters.in_precision(dtype)
+        images, joint = self.images(x), targets is None
+        labels = torch.softmax(self.logits(x), dim=-1) if targets is None else targets.to(dtype)
+        weights = self.loss.square_weights(shared)
+        network, sharing = self.seen.network, self.seen.sharing
+        if weights is None and type(sharing) is FedSGD and self.seen.images == 1:
+            (found,) = normal_matrices(network, parameters, images, labels, by_labels=joint)
+            return found
+        at, along = derivatives(sharing, network, parameters, images, labels, by_labels=joint)
+        return inner_products(at, along, weights)
 
     def projected(self, state: State) -> State:
         """The optimiser's state with its images where the projection puts them."""

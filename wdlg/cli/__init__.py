@@ -8,6 +8,7 @@ from wdlg import __version__
 from wdlg.cli.attack import attack, labels
 from wdlg.cli.book import book_command, pdf_command, slides_command
 from wdlg.cli.data import data_group
+from wdlg.cli.limits import limits
 from wdlg.cli.options import PoliteGroup
 from wdlg.cli.study import study_group
 
@@ -24,5 +25,14 @@ def main() -> None:
     """
 
 
-for command in (attack, labels, data_group, study_group, book_command, slides_command, pdf_command):
+for command in (
+    attack,
+    labels,
+    limits,
+    data_group,
+    study_group,
+    book_command,
+    slides_command,
+    pdf_command,
+):
     main.add_command(command)

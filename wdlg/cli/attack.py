@@ -20,7 +20,7 @@ from wdlg.cli.options import (
 from wdlg.errors import InputError, require_choice, require_count
 
 if TYPE_CHECKING:
-    from wdlg.attacks import Reconstruction
+    from wdlg.attacks import Attack, Reconstruction
     from wdlg.study import Cases, Outcome
 
 MOST_EVALUATIONS = 10_000_000
@@ -41,16 +41,21 @@ defence_option = option(
 @option("--index", type=int, metavar="I", help="Which image of the data set, from 0.  [default: 0]")
 @option(
     "--method",
-    metavar="dlg|idlg|wdlg",
+    metavar="dlg|idlg|wdlg|lm|exact",
     required=True,
     help="dlg optimises image and label; idlg reads the label off the last layer's weights; wdlg off its "
-    "biases, and matches gradients with a Wasserstein distance.",
+    "biases, and matches gradients with a Wasserstein distance; lm minimises idlg's loss by "
+    "Levenberg-Marquardt; exact computes the image layer by layer.",
 )
 @option("--image", metavar="FILE", help="Attack a picture of your own, of the data set's size.")
 @option("--label", type=int, metavar="L", help="The class of the picture given with --image.")
 @seed_option
 @option(
-    "--evaluations", type=int, default=2400, metavar="N", help="The most gradient evaluations of the attack."
+    "--evaluations",
+    type=int,
+    default=2400,
+    metavar="N",
+    help="The most gradient evaluations of the attack; lm takes 200,000 unless it is told.",
 )
 @option("--learning-rate", type=float, default=1.0, metavar="R", help="Learning rate of L-BFGS.")
 @defence_option
@@ -80,18 +85,13 @@ def attack(
     with loading():
         from wdlg import data
         from wdlg.attacks.base import Start, Status, require_device
-        from wdlg.attacks.optimised import METHODS, with_settings
         from wdlg.attacks.run import reconstruct
         from wdlg.evaluation import mse, psnr, ssim
         from wdlg.sharing import defences
         from wdlg.study.cases import Design, draw
 
     against = _defence(defence)
-    chosen = with_settings(
-        METHODS[require_choice("--method", method, METHODS)],
-        evaluations=require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1),
-        learning_rate=learning_rate,
-    )
+    chosen = _method(method, evaluations, learning_rate)
     target = None if figure is None else _writable_png(figure)
     computes_on = require_device("--device", device)
     if image is None:
@@ -138,6 +138,33 @@ def attack(
         save(single_attack(paired, chosen.name, start=cases.dummy_images.numpy()), target)
         if not as_json:
             click.echo(f"  figure     {target}")
+
+
+def _method(name: str, evaluations: int, learning_rate: float) -> Attack:
+    """The attack that --method names, with its settings."""
+    from wdlg.attacks.exact import Exact
+    from wdlg.attacks.optimised import LM, METHODS, with_settings
+
+    if require_choice("--method", name, (*METHODS, "lm", "exact")) == "exact":
+        for setting in ("evaluations", "learning_rate"):
+            if _is_given(setting):
+                raise InputError(
+                    f"--{setting.replace('_', '-')} must be left out with --method exact, which computes the "
+                    "image at once."
+                )
+        return Exact()
+    most = require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1)
+    if name != "lm":
+        return with_settings(METHODS[name], evaluations=most, learning_rate=learning_rate)
+    if _is_given("learning_rate"):
+        raise InputError("--learning-rate must be left out with --method lm, whose steps have none.")
+    return with_settings(LM, evaluations=most if _is_given("evaluations") else None)
+
+
+def _is_given(setting: str) -> bool:
+    """Whether an option has not been left at its default."""
+    source = click.get_current_context().get_parameter_source(setting)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _paired(cases: Cases, method: str, result: Reconstruction) -> Outcome:

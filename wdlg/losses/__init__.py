@@ -26,11 +26,18 @@ by entropic plans, where all problems of a size are solved in one call of Sinkho
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from wdlg.losses.cosine import Cosine
-from wdlg.losses.euclidean import Euclidean, PseudoHuber, SentEntries, SquaredEuclidean
+from wdlg.losses.euclidean import (
+    Euclidean,
+    PseudoHuber,
+    SentEntries,
+    SquaredEuclidean,
+    WeightedEuclidean,
+)
 from wdlg.losses.sliced import SlicedWasserstein
 from wdlg.losses.wasserstein import Wasserstein
 from wdlg.registry import Registry
@@ -38,12 +45,28 @@ from wdlg.updates.gradient import Gradient
 
 Loss = Callable[[Gradient, Gradient], Tensor]
 
+
+@runtime_checkable
+class SumOfSquares(Protocol):
+    """A loss ``sum_i w_i (g'_i - g_i)²`` over all entries of the gradients, which has a Gauss-Newton matrix.
+
+    :class:`SquaredEuclidean`, :class:`SentEntries` and :class:`WeightedEuclidean` are.
+    """
+
+    def __call__(self, dummy: Gradient, shared: Gradient) -> Tensor:
+        """Loss of each attack, (B,)."""
+
+    def square_weights(self, shared: Gradient) -> list[Tensor] | None:
+        """w, of the shapes of ``shared.tensors()``; None where all are 1."""
+
+
 LOSSES = Registry(
     "LOSSES",
     {
         "squared_euclidean": SquaredEuclidean,
         "euclidean": Euclidean,
         "sent_entries": SentEntries,
+        "weighted_euclidean": WeightedEuclidean,
         "pseudo_huber": PseudoHuber,
         "cosine": Cosine,
         "wasserstein": Wasserstein,
@@ -61,5 +84,7 @@ __all__ = [
     "SentEntries",
     "SlicedWasserstein",
     "SquaredEuclidean",
+    "SumOfSquares",
     "Wasserstein",
+    "WeightedEuclidean",
 ]

@@ -2,10 +2,28 @@
 
 from wdlg.optimizers.first_order import Adam, GradientDescent
 from wdlg.optimizers.lbfgs import LBFGS
-from wdlg.optimizers.state import Optimizer, State
+from wdlg.optimizers.levenberg_marquardt import LevenbergMarquardt
+from wdlg.optimizers.state import Optimizer, SquaresOptimizer, State
 from wdlg.registry import Registry
 
-OPTIMIZERS = Registry("OPTIMIZERS", {"lbfgs": LBFGS, "gradient_descent": GradientDescent, "adam": Adam})
+OPTIMIZERS = Registry(
+    "OPTIMIZERS",
+    {
+        "lbfgs": LBFGS,
+        "gradient_descent": GradientDescent,
+        "adam": Adam,
+        "levenberg_marquardt": LevenbergMarquardt,
+    },
+)
 """Optimisers by the names that study files give them."""
 
-__all__ = ["LBFGS", "OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "State"]
+__all__ = [
+    "LBFGS",
+    "OPTIMIZERS",
+    "Adam",
+    "GradientDescent",
+    "LevenbergMarquardt",
+    "Optimizer",
+    "SquaresOptimizer",
+    "State",
+]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from wdlg.rows import Rows
@@ -36,6 +38,44 @@ def require_evaluation(state: State, loss: Tensor, grad: Tensor) -> None:
     for name, tensor, shape in (("loss", loss, state.x.shape[:1]), ("grad", grad, state.x.shape)):
         require_tensor(name, tensor, tuple(shape))
         require_alike(name, tensor, "x", state.x)
+
+
+class SquaresOptimizer(Protocol):
+    """An optimiser of sums of squares ``|r(x)|²``, which asks for ``JᵀJ`` with J the Jacobian of r.
+
+    An evaluation is at a trial that may be refused. So it has a verb more than an :class:`Optimizer`.
+    """
+
+    takes_squares: ClassVar[bool]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it wants ``JᵀJ``."""
+
+    def init(self, x: Tensor) -> Any:
+        """The :class:`State` before the first evaluation, at the starting points x (B, n)."""
+
+    def settle(self, state: Any, loss: Tensor, grad: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """After an evaluation at ``state.x``: the state, loss and gradient at the points that count."""
+
+    def update(
+        self,
+        state: Any,
+        loss: Tensor,
+        grad: Tensor,
+        normal_matrix: Callable[[int], Tensor],
+        going_on: Tensor | None = None,
+    ) -> Any:
+        """The next trials of a settled state, and in ``spent`` (B,) what they took, in evaluations.
+
+        Args:
+            state, loss, grad: of :meth:`settle`.
+            normal_matrix: ``JᵀJ`` (n, n) of the attack in a place of the batch, at its point.
+            going_on: (B,), False for attacks that have ended; None where all go on.
+        """
+
+    def cost(self, n: int) -> int:
+        """The most that an update of an attack on n variables takes, in evaluations."""
 
 
 class Optimizer(Protocol):

@@ -48,6 +48,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "derivative": "envelope",
         "penalty": 0.0,
     },
+    "weighted_euclidean": {"weights": "relative"},
     "sliced_wasserstein": {"projections": 50, "seed": 0, "root": "none"},
 }
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -66,6 +67,12 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "signed": False,
         "milestones": [],
         "decay": 0.1,
+    },
+    "levenberg_marquardt": {
+        "damping": 1e-6,
+        "tolerance": 1e-6,
+        "least_gain": 1e-4,
+        "precision": "double",
     },
 }
 DESIGN = {

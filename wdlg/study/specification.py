@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -109,7 +110,7 @@ class AttackCell:
             "dataset": self.dataset,
             "method": self.attack.name,
             "optimizer": type(self.attack.optimizer).__name__,
-            "learning_rate": self.attack.optimizer.learning_rate,  # type: ignore[attr-defined]
+            "learning_rate": getattr(self.attack.optimizer, "learning_rate", math.nan),
             **_defence_columns(self.design.defence),
             # The records of several networks name the network of each row.
             **({"network": self.design.first_network} if self.design.networks == 1 else {}),

@@ -70,6 +70,10 @@ class Gradient(Rows):
             return Gradient(sent.hidden, Dense.of(sent.last_weight, sent.bias))
         return sent
 
+    def in_precision(self, dtype: torch.dtype) -> Gradient:
+        """The same values in that type; what is zero stays zero."""
+        return Gradient(tuple(tensor.to(dtype) for tensor in self.hidden), self.output.in_precision(dtype))
+
     def double(self) -> Gradient:
         """The same values in double precision."""
         return self._each(Tensor.double)

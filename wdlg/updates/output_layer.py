@@ -8,6 +8,7 @@ K x M matrix is formed where it need not be.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -168,6 +169,11 @@ class Dense(Rows):
     def __len__(self) -> int:
         return len(self.bias)
 
+    def in_precision(self, dtype: torch.dtype) -> Dense:
+        """The same matrix in that type: an entry that is zero stays zero, as the parts alone would not."""
+        bias, features, weight = (part.to(dtype) for part in (self.bias, self.features, self.weight()))
+        return Dense(bias, features, weight - Product(bias, features).weight())
+
     @property
     def nearest(self) -> Product:
         """The product."""
@@ -209,6 +215,48 @@ class Dense(Rows):
 
 
 OutputGradient = Product | Products | Dense
+
+
+def inner_products(output: OutputGradient, along: OutputGradient) -> Tensor:
+    """Of the derivatives of weight and bias along n directions, (n, n).
+
+    Args:
+        output: of one attack.
+        along: of the same kind, with a row for each direction: the derivatives of what is held.
+    """
+    if isinstance(output, Dense):
+        assert isinstance(along, Dense)
+        total = along.bias @ along.bias.T
+        for rows in derivatives_of_weight(output, along):
+            total = total + rows @ rows.T
+        return total
+    (e, f), (E, A) = _factors(output), _factors(along)
+    e, f = e[0], f[0]
+    # Along a direction the weight changes by sum_i E_i ⊗ f_i + e_i ⊗ A_i, the bias by sum_i E_i.
+    by_errors = ((f @ f.T + 1) @ E).flatten(1) @ E.flatten(1).T
+    by_features = ((e @ e.T) @ A).flatten(1) @ A.flatten(1).T
+    crossed = (E @ e.T).flatten(1) @ (f @ A.mT).flatten(1).T
+    return by_errors + by_features + crossed + crossed.T
+
+
+def derivatives_of_weight(output: OutputGradient, along: OutputGradient) -> Iterator[Tensor]:
+    """The derivatives of each row of the weight, (n, M) for one class after the other; see above."""
+    if isinstance(output, Dense):
+        assert isinstance(along, Dense)
+        for k, rows in enumerate(derivatives_of_weight(output.nearest, along.nearest)):
+            yield rows + along.rest[:, k]
+        return
+    (e, f), (E, A) = _factors(output), _factors(along)
+    for k in range(e.shape[2]):
+        yield E[:, :, k] @ f[0] + torch.einsum("i,nim->nm", e[0, :, k], A)
+
+
+def _factors(output: OutputGradient) -> tuple[Tensor, Tensor]:
+    """Errors (B, N, K) and features (B, N, M) of the N images of a product or of a sum of products."""
+    if isinstance(output, Product):
+        return output.error[:, None], output.features[:, None]
+    assert isinstance(output, Products)
+    return output.errors, output.features
 
 
 def squared_distance_of_products(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,0 +1,161 @@
+"""Levenberg-Marquardt as an attack: it recovers what there is, and its work is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wdlg import data
+from wdlg.attacks import LM, Observation, Status, attack, reconstruct
+from wdlg.attacks.priors import Box, TotalVariation
+from wdlg.errors import InputError
+from wdlg.evaluation import MSETrace, mse
+from wdlg.losses import Cosine, Euclidean, SentEntries, SquaredEuclidean, Wasserstein, WeightedEuclidean
+from wdlg.networks import LeNet, ModuleNetwork
+from wdlg.optimizers import GradientDescent
+from wdlg.sharing import FedSGD
+from wdlg.sharing.defences import Pruning
+from wdlg.study import Design, draw
+from wdlg.study.records import record
+
+SOLUTION = round(64 / 4)
+
+
+def cases(count: int = 1, **settings):
+    return draw(data.load("digits"), Design(networks=count, images=1, seed=5, **settings))
+
+
+@pytest.mark.parametrize(
+    ("activation", "initial"), [("sigmoid", "uniform"), ("sigmoid", "torch"), ("tanh", "torch")]
+)
+def test_images_come_back_from_single_precision_gradients(activation, initial):
+    some = cases(3, activation=activation, initial=initial)
+    found = attack(some.observation(), LM)
+    assert found.images.dtype == torch.float32
+    assert mse(found.images, some.truth).max() < 1e-6
+    assert found.labels.tolist() == some.labels.tolist()
+    assert found.iterations.max() < 40
+    assert (found.loss <= found.first_loss).all()
+
+
+def test_image_and_label_come_back_together():
+    some = cases(2)
+    found = reconstruct(
+        replace(LM, label_rule="joint"), some.observation(), some.dummy_images, some.dummy_labels
+    )
+    assert mse(found.images, some.truth).max() < 1e-6
+    assert found.labels.tolist() == some.labels.tolist()
+
+
+def test_traces_never_rise_and_hold_each_loss_for_as_long_as_its_work():
+    some = cases(2)
+    found = attack(some.observation(), LM)
+    for row, count in enumerate(found.evaluations.tolist()):
+        trace, iterations = found.loss_trace[row, :count], found.iteration_trace[row, :count]
+        assert torch.isfinite(trace).all()
+        assert (trace.diff() <= 0).all()
+        assert found.loss_trace[row, count:].isnan().all()
+        assert (found.iteration_trace[row, count:] == -1).all()
+        assert (iterations.diff() >= 0).all()
+        # The first loss stands while the first matrix, of 64 columns, and the first step are made.
+        assert (trace[: 1 + 64 + SOLUTION] == trace[0]).all()
+        assert trace[1 + 64 + SOLUTION] < trace[0]
+        assert iterations[-1] == found.iterations[row]
+
+
+def test_the_trace_of_the_error_has_no_gaps():
+    some = cases(2)
+    observation = some.observation()
+    method = replace(LM, evaluations=1500)
+    trace = MSETrace(some.truth, method.evaluations)
+    found = reconstruct(method, observation, some.dummy_images, observers=[trace])
+    for row, count in enumerate(found.evaluations.tolist()):
+        assert torch.isfinite(trace.values[row, :count]).all()
+        assert trace.values[row, count:].isnan().all()
+        same = found.loss_trace[row, : count - 1] == found.loss_trace[row, 1:count]
+        assert torch.equal(trace.values[row, : count - 1][same], trace.values[row, 1:count][same])
+
+
+@pytest.mark.parametrize("left", [0, 1, 80, 81, 82, 200])
+def test_no_more_is_spent_than_allowed(left):
+    some = cases()
+    found = attack(some.observation(), replace(LM, evaluations=1 + left))
+    assert found.status.tolist() == [Status.BUDGET_SPENT]
+    assert int(found.evaluations) <= 1 + left
+    # A step takes 64 for the matrix, 16 for the solution and 1 for its trial.
+    assert (int(found.evaluations) == 1) == (left < 64 + SOLUTION + 1)
+
+
+def test_a_batch_is_as_its_attacks_alone_whatever_its_size():
+    some = cases(3)
+    observation = some.observation()
+    together = reconstruct(LM, observation, some.dummy_images)
+    two = reconstruct(LM, observation, some.dummy_images, batch_size=2)
+    torch.testing.assert_close(together.images, two.images, rtol=0, atol=1e-6)
+    assert together.evaluations.tolist() == two.evaluations.tolist()
+
+
+def test_a_module_gives_the_same_image_as_its_lenet():
+    some = cases()
+    observation = some.observation()
+    module = ModuleNetwork(
+        observation.network.as_module(observation.parameters), observation.network.image_shape
+    )
+    other = Observation(module, module.parameters(), observation.gradient)
+    found = reconstruct(LM, other, some.dummy_images)
+    assert mse(found.images, some.truth).max() < 1e-6
+
+
+def test_two_images_of_one_participant_come_back():
+    stream = torch.Generator().manual_seed(1)
+    network = LeNet((1, 6, 6), 5)
+    parameters = network.initial_parameters(generator=stream, dtype=torch.float64)
+    images = torch.rand(1, 2, 1, 6, 6, generator=stream, dtype=torch.float64)
+    target = torch.eye(5, dtype=torch.float64)[None, [1, 3]]
+    gradient = FedSGD()(network, parameters, images, target).as_sent()
+    seen = Observation(network, parameters, gradient, images=2)
+    found = attack(seen, replace(LM, evaluations=20_000))
+    assert found.labels.tolist() == [[1, 3]]
+    error = [(found.images - other).square().mean() for other in (images, images.flip(1))]
+    assert min(error) < 1e-6
+
+
+def test_what_was_pruned_is_left_out_and_a_weighted_loss_has_the_same_zero():
+    pruned = cases(defence=Pruning(share=0.3))
+    for loss in (SentEntries(), SquaredEuclidean()):
+        found = attack(pruned.observation(), replace(LM, label_rule="bias_min", loss=loss))
+        error = float(mse(found.images, pruned.truth))
+        assert (error < 1e-6) == (loss == SentEntries())
+    some = cases()
+    found = attack(some.observation(), replace(LM, loss=WeightedEuclidean()))
+    assert float(mse(found.images, some.truth)) < 1e-6
+
+
+@pytest.mark.parametrize("loss", [Cosine(), Euclidean(), Wasserstein()])
+def test_a_loss_that_is_no_sum_of_squares_is_refused(loss):
+    with pytest.raises(InputError, match="^loss is .*, but must be a sum of squares for LevenbergMarquardt"):
+        replace(LM, loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"priors": (TotalVariation(0.1),)}, "^priors is .*, but must be empty for LevenbergMarquardt"),
+        ({"projection": Box()}, "^projection is .*, but must be None for LevenbergMarquardt"),
+        ({"first_loss": 1.0}, "^first_loss is 1.0, but must be None for LevenbergMarquardt"),
+    ],
+)
+def test_what_does_not_go_with_squares_is_refused(settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(LM, **settings)
+    replace(LM, optimizer=GradientDescent(), **settings)
+
+
+def test_records_have_no_learning_rate_and_traces_without_gaps():
+    records, _, _ = record(cases(2), LM, batch_size=2, snapshot_iterations=(2,))
+    assert (records["mse"] < 1e-6).all()
+    assert not records["exploded"].any()
+    for trace in records["trace_mse"]:
+        assert torch.isfinite(torch.from_numpy(trace)).all()
