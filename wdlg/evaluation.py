@@ -208,6 +208,13 @@ class MSETrace:
         self.values[attacks, evaluations] = mse(images.cpu(), self.truth[attacks]).float()
         self._written[attacks] = evaluations + 1
 
+    def end(self, evaluations: Tensor) -> None:
+        """Attacks have ended after so many evaluations (B,): the last of them may have been work alone."""
+        for row in (evaluations > self._written).nonzero()[:, 0].tolist():
+            last = int(self._written[row])
+            if last:
+                self.values[row, last : evaluations[row]] = self.values[row, last - 1]
+
 
 def first_success(mse_trace: Tensor, iteration_trace: Tensor) -> pd.DataFrame:
     """When each attack first had an MSE below ``SUCCESS``; NaN for never.

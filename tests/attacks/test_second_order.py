@@ -14,7 +14,7 @@ from wdlg.errors import InputError
 from wdlg.evaluation import MSETrace, mse
 from wdlg.losses import Cosine, Euclidean, SentEntries, SquaredEuclidean, Wasserstein, WeightedEuclidean
 from wdlg.networks import LeNet, ModuleNetwork
-from wdlg.optimizers import GradientDescent
+from wdlg.optimizers import GradientDescent, LevenbergMarquardt
 from wdlg.sharing import FedSGD
 from wdlg.sharing.defences import Pruning
 from wdlg.study import Design, draw
@@ -71,6 +71,7 @@ def test_the_trace_of_the_error_has_no_gaps():
     method = replace(LM, evaluations=1500)
     trace = MSETrace(some.truth, method.evaluations)
     found = reconstruct(method, observation, some.dummy_images, observers=[trace])
+    trace.end(found.evaluations)
     for row, count in enumerate(found.evaluations.tolist()):
         assert torch.isfinite(trace.values[row, :count]).all()
         assert trace.values[row, count:].isnan().all()
@@ -86,6 +87,24 @@ def test_no_more_is_spent_than_allowed(left):
     assert int(found.evaluations) <= 1 + left
     # A step takes 64 for the matrix, 16 for the solution and 1 for its trial.
     assert (int(found.evaluations) == 1) == (left < 64 + SOLUTION + 1)
+
+
+def test_the_matrix_by_which_an_attack_stalls_is_counted():
+    some = cases()
+    found = attack(some.observation(), LM)
+    assert found.status.tolist() == [Status.STALLED]
+    assert int(found.iterations) > 0
+    trials = int((found.loss_trace[0].diff() < 0).sum())
+    assert int(found.evaluations) >= (trials + 1) * (64 + SOLUTION + 1)
+
+
+def test_work_that_takes_more_than_is_left_ends_the_attack():
+    # Damping as small as this leaves a matrix that is not positive definite, and many are tried.
+    some = cases(initial="torch", activation="relu")
+    tiny = LevenbergMarquardt(damping=1e-30)
+    for evaluations in (83, 90, 120, 170):
+        found = attack(some.observation(), replace(LM, optimizer=tiny, evaluations=evaluations))
+        assert int(found.evaluations) <= evaluations
 
 
 def test_a_batch_is_as_its_attacks_alone_whatever_its_size():

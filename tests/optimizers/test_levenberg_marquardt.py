@@ -165,6 +165,7 @@ def test_refused_trials_share_one_matrix_and_are_counted():
         assert int(run.state.spent) <= run.optimizer.cost(2)
     assert refused > 0
     assert run.matrices == len(run.losses) - refused
+    assert int(run.state.iterations) == run.matrices - 1  # the last one has no step yet
     assert spent == run.matrices * round(2 * MATRIX) + len(run.losses) * round(2 * SOLUTION)
 
 

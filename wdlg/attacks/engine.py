@@ -303,7 +303,9 @@ class _Engine:
             stalled=moved.stalled.cpu().numpy(),
         )
         if self.takes_squares:
-            log.spend(np.where(status == GOES_ON, moved.spent.cpu().numpy(), 0))  # type: ignore[attr-defined]
+            # A place is left for the evaluation of each trial; an attack that stalls has none.
+            left = self.endings.evaluations - log.evaluations.numpy() - (status == GOES_ON)
+            log.spend(np.minimum(moved.spent.cpu().numpy(), left))  # type: ignore[attr-defined]
         log.seconds.numpy()[:] += (_working_time() - started) / len(slots)
         if (status == GOES_ON).all():
             return slots

@@ -113,7 +113,7 @@ class LevenbergMarquardt:
         return PRECISIONS[self.precision]
 
     def cost(self, n: int) -> int:
-        """The most evaluations that an update is worth, for n variables."""
+        """Evaluations that an update is worth, for n variables, if the first damping is large enough."""
         return round(MATRIX * n) + round(SOLUTION * n)
 
     def init(self, x: Tensor) -> LevenbergMarquardtState:

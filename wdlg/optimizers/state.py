@@ -75,7 +75,7 @@ class SquaresOptimizer(Protocol):
         """
 
     def cost(self, n: int) -> int:
-        """The most that an update of an attack on n variables takes, in evaluations."""
+        """What an update of an attack on n variables takes at least, in evaluations, with a new matrix."""
 
 
 class Optimizer(Protocol):

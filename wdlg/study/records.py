@@ -80,6 +80,7 @@ def record(
     ).to("cpu")
     if result.interrupted:
         raise KeyboardInterrupt
+    trace.end(result.evaluations)
     records = evaluate(result, cases.truth, cases.labels, cases.dummy_images)
     records.insert(0, "image", cases.image_index.numpy())
     records = records.join(first_success(trace.values, result.iteration_trace))
