@@ -90,6 +90,13 @@ def test_a_first_loss_of_zero_counts_as_it_is():
     assert result.loss.tolist() == [0.0]
 
 
+def test_a_loss_below_zero_stays_below_zero():
+    attack = replace(IDLG, loss=Scaled(-1.0), evaluations=3)
+    for one in (attack, replace(attack, first_loss=8.0)):
+        result = reconstruct(one, *setting(1))
+        assert (result.status.tolist(), result.evaluations.tolist()) == ([Status.CONVERGED], [1])
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), "big"])
 def test_another_first_loss_is_refused(value):
     with pytest.raises(InputError, match="^first_loss is .* but must be a finite number above 0"):

@@ -96,7 +96,6 @@ def test_initial_weights_of_torch_are_distributed_as_those_of_its_layers():
                 assert abs(values.square().mean() / bound**2 - 1 / 3) < room
 
 
-
 def test_scores_of_one_network_are_those_of_its_module_and_can_be_mapped_and_differentiated_twice():
     network = LeNet((1, 8, 8), 4, "tanh")
     parameters, images, target = problem(network, attacks=3, networks=3)

@@ -73,6 +73,7 @@ GOOD, BAD = 0.001, 1.0
         ([GOOD] * 4 + [BAD] * 4, [BAD] * 4 + [GOOD] * 4, "ties"),
         ([BAD] * 8, [BAD] * 7 + [GOOD], "ties"),
         ([BAD] * 8, [np.nan] * 8, "none recovers"),
+        ([BAD] * 6, [GOOD] * 6, "better"),
         ([BAD] * 5, [GOOD] * 5, "undecided"),
         ([BAD] * 5, [BAD] * 5, "undecided"),
     ],
