@@ -5,7 +5,7 @@ standard deviation sigma is added to each of its n entries, every unbiased estim
 covariance of at least ``sigma² (JᵀJ)⁻¹`` (Cramér-Rao). With the singular values s_i of J and its right
 singular vectors v_i, which are images, the variance along v_i is at least ``sigma² / s_i²``: directions with
 large s_i leak first. At the relative noise level l of :class:`~wdlg.sharing.defences.Noise`, ``sigma = l |g|
-/ sqrt(n)``, so
+/ sqrt(n)``, so ::
 
     MSE >= c l²    with    c = |g|² / n · tr((JᵀJ)⁻¹) / d.
 
@@ -58,7 +58,7 @@ class Limits:
     Attributes:
         image_shape: (channels, height, width), d pixels in all.
         entries: n, of the gradient.
-        size: |g|.
+        size: ``|g|``.
         singular_values: of the Jacobian, descending, (d,).
         vectors: its right singular vectors as images of norm 1, in that order, (d, channels, height, width);
             the first leak first.
@@ -279,9 +279,9 @@ def multiplier_for(epsilon: float, delta: float) -> float:
 def level_of(multiplier: float, entries: int) -> float:
     """The relative noise level of a clipped gradient with noise of a multiplier: ``multiplier sqrt(n)``.
 
-    For a gradient that was clipped, |g| above the clipping norm C: what is sent has the norm C, and noise of
-    ``multiplier C`` on each of n entries. An attacker does not know the length that was cut, so that a bound
-    for a gradient of known length holds for it, too.
+    For a gradient that was clipped, ``|g|`` above the clipping norm C: what is sent has the norm C, and noise
+    of ``multiplier C`` on each of n entries. An attacker does not know the length that was cut, so
+    that a bound for a gradient of known length holds for it, too.
 
     >>> round(level_of(1e-4, 10_000), 6)
     0.01

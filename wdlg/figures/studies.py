@@ -109,7 +109,7 @@ def readings_map(places: Sequence[Place]) -> Figure:
     """Where each reading recovers more, as many or fewer images than the squared distance.
 
     Args:
-        places: of :func:`wdlg.verdicts.readings.places`; one panel for each kind of network, a row for each
+        places: of ``wdlg.verdicts.readings.places``; one panel for each kind of network, a row for each
             reading, a column for each optimiser. A cell shows the images recovered and the sign of its
             verdict.
     """
@@ -163,7 +163,7 @@ def held_map(table: pd.DataFrame) -> Figure:
     """How many attacks that start near the private image stay there, for each loss and distance.
 
     Args:
-        table: of :func:`wdlg.verdicts.causes.holding`; one panel for each kind of network, a row for each
+        table: of ``wdlg.verdicts.causes.holding``; one panel for each kind of network, a row for each
             reading, a column for each distance. The darker a cell, the larger the share.
     """
     if not len(table):
