@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 from small_study import CONTENT
 
 from wdlg import data, project
+from wdlg.attacks import IDLG, LM, WDLG
+from wdlg.attacks.exact import Exact
 from wdlg.cli import main
 from wdlg.errors import InputError
 
@@ -43,6 +46,53 @@ def test_attack_prints_one_object_with_the_promised_keys(method, digits):
     assert set(result) == KEYS
     assert result["label_true"] == digits.labels[3]
     assert result["evaluations"] <= 40
+
+
+@pytest.mark.parametrize("method", ["lm", "exact"])
+def test_the_methods_beyond_the_paper_bring_the_picture_itself(method, digits, tmp_path):
+    target = tmp_path / "leak.png"
+    new_user = ("attack", "--dataset", "digits", "--index", 3, "--method", method)
+    result = result_of(*new_user, "--figure", target)
+    assert set(result) == KEYS
+    assert result["label_recovered"] == result["label_true"] == digits.labels[3]
+    assert result["mse"] < 1e-9
+    assert result["status"] == {"lm": "stalled", "exact": "converged"}[method]
+    with Image.open(target) as picture:
+        assert picture.format == "PNG"
+    answer = run(*new_user)
+    assert answer.exit_code == 0
+    assert answer.stdout.startswith({"lm": "LM on digits", "exact": "exact on digits"}[method])
+    assert "4 was recovered as 4" in answer.stdout
+
+
+def test_the_closed_form_is_unsure_of_a_gradient_with_a_defence():
+    result = result_of(*ATTACK[:3], "--method", "exact", "--defence", "noise,level=0.001")
+    assert result["status"] == "unsure"
+    assert result["relative_error"] == pytest.approx(0.001, rel=0.1)
+    assert 1e-9 < result["mse"] < 1e-4
+
+
+def test_levenberg_marquardt_keeps_to_the_evaluations_that_it_is_told():
+    # The first matrix and step of 64 variables take more.
+    result = result_of(*ATTACK, "--method", "lm")
+    assert (result["status"], result["evaluations"]) == ("budget_spent", 1)
+
+
+def test_each_option_reaches_the_attack(monkeypatch):
+    run_with = []
+
+    def stop(attack, *_, **__):
+        run_with.append(attack)
+        raise InputError("that is enough.")
+
+    monkeypatch.setattr("wdlg.attacks.run.reconstruct", stop)
+    start = ("attack", "--dataset", "digits", "--method")
+    run(*start, "idlg", "--first-loss", 8, "--learning-rate", 0.5, "--evaluations", 7)
+    run(*start, "wdlg")
+    run(*start, "lm")
+    run(*start, "exact")
+    told = replace(IDLG, first_loss=8.0, evaluations=7, optimizer=replace(IDLG.optimizer, learning_rate=0.5))
+    assert run_with == [told, replace(WDLG, evaluations=2400), LM, Exact()]
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -214,12 +264,29 @@ MISTAKES = {
     "no evaluations": ((*ATTACK, "--method", "idlg", "--evaluations", 0), "--evaluations is 0"),
     "evaluations beyond memory": ((*ATTACK, "--method", "idlg", "--evaluations", 10**12), "at most 10000000"),
     "gradients beyond memory": (("labels", "--dataset", "digits", "--images", 10**12), "--images is 10000"),
-    "no learning rate": ((*ATTACK, "--method", "idlg", "--learning-rate", 0), "learning_rate is 0.0"),
-    "learning rate nan": ((*ATTACK, "--method", "idlg", "--learning-rate", "nan"), "learning_rate is nan"),
+    "no learning rate": ((*ATTACK, "--method", "idlg", "--learning-rate", 0), "--learning-rate is 0.0"),
+    "learning rate nan": ((*ATTACK, "--method", "idlg", "--learning-rate", "nan"), "--learning-rate is nan"),
     "learning rate of lm": (
         (*ATTACK, "--method", "lm", "--learning-rate", 1),
-        "--learning-rate must be left out with --method lm",
+        "--learning-rate is 1.0, but must be left out with --method lm, whose",
     ),
+    "first loss of lm": (
+        ("attack", "--dataset", "digits", "--method", "lm", "--first-loss", 1),
+        "--first-loss is 1.0, but must be left out with --method lm, whose",
+    ),
+    "evaluations of exact": (
+        (*ATTACK, "--method", "exact"),
+        "--evaluations is 40, but must be left out with --method exact, which",
+    ),
+    "learning rate of exact, even at its default": (
+        ("attack", "--dataset", "digits", "--method", "exact", "--learning-rate", 1),
+        "--learning-rate is 1.0, but must be left out with --method exact, which",
+    ),
+    "first loss of exact": (
+        ("attack", "--dataset", "digits", "--method", "exact", "--first-loss", 1),
+        "--first-loss is 1.0, but must be left out with --method exact, which",
+    ),
+    "first loss of nothing": ((*ATTACK, "--method", "idlg", "--first-loss", 0), "--first-loss is 0.0, but"),
     "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
     "figure that is no png": ((*ATTACK, "--method", "idlg", "--figure", "a.gif"), "--figure is 'a.gif'"),
     "figure in no folder": ((*ATTACK, "--method", "idlg", "--figure", "no/a.png"), "--figure is 'no/a.png'"),

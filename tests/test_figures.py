@@ -39,6 +39,24 @@ def test_a_notebook_is_given_an_opaque_png(outcome):
     assert picture.convert("RGBA").getextrema()[3] == (255, 255)
 
 
+def test_one_attack_is_drawn_with_its_start_or_without_one(outcome):
+    *pictures, curve = figures.single_attack(outcome, "iDLG", start=outcome.truth).axes
+    assert [axes.get_title() for axes in pictures] == [
+        "private image",
+        "start: random noise",
+        "recovered by iDLG",
+    ]
+    record = outcome.records.query("method == 'iDLG'").iloc[0]
+    np.testing.assert_array_equal(curve.lines[0].get_ydata(), record["trace_loss"])
+    assert curve.lines[0].get_marker() == "None"
+    # An attack of one evaluation, by a method without a look of its own.
+    one = {"method": "mine", "trace_evaluation": [np.array([0])], "trace_loss": [np.array([0.5])]}
+    mine = replace(outcome, records=pd.DataFrame(one), images={"mine": outcome.truth})
+    *pictures, curve = figures.single_attack(mine, "mine", start=None).axes
+    assert [axes.get_title() for axes in pictures] == ["private image", "recovered by mine"]
+    assert curve.lines[0].get_marker() != "None"
+
+
 def test_every_method_keeps_its_colour_and_line_style(outcome):
     figure = figures.convergence({"digits": outcome.records})
     for method, line in curves(figure.axes[0]).items():

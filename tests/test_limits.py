@@ -277,16 +277,3 @@ def test_limits_tells_mistakes_in_one_sentence(arguments, message):
     assert answer.stderr.startswith("wdlg: ")
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
-
-
-def test_attack_computes_the_image_at_once():
-    answer = run("attack", "--dataset", "digits", "--method", "exact", "--json")
-    assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
-    assert told["status"] == "converged"
-    assert told["mse"] < 1e-9
-    assert told["label_true"] == told["label_recovered"]
-    for setting in ("--evaluations", "--learning-rate"):
-        refused = run("attack", "--dataset", "digits", "--method", "exact", setting, "2")
-        assert refused.exit_code == 2
-        assert refused.stderr.startswith(f"wdlg: {setting} must be left out with --method exact")

@@ -37,7 +37,7 @@ def blocks(language):
 @pytest.fixture
 def as_a_new_user(monkeypatch):
     """Budgets that would take long are cut; and what a program registers is gone after it."""
-    whole = study.run_paired
+    whole = wdlg.run_paired  # asked for by this name first: it is looked up in `study` once, and then kept
 
     def short(cases, attacks, *, device="cpu", **_):
         few = cases.select(torch.arange(len(cases))[:100])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from wdlg.cli.options import (
     option,
     seed_option,
 )
-from wdlg.errors import InputError, require_choice, require_count
+from wdlg.errors import InputError, require_choice, require_count, require_positive
 
 if TYPE_CHECKING:
     from wdlg.attacks import Attack, Reconstruction
@@ -26,6 +27,21 @@ if TYPE_CHECKING:
 MOST_EVALUATIONS = 10_000_000
 MOST_IMAGES = 1_000_000
 """What is asked for is held in memory, for each evaluation and for each gradient; this many take hours."""
+
+EVALUATIONS = 2400
+"""Of dlg, idlg and wdlg, unless they are told another number. Levenberg-Marquardt has its own."""
+
+NOT_FOR = {
+    "lm": (
+        ("--learning-rate", "--first-loss"),
+        "whose steps depend on no learning rate and no unit of the loss",
+    ),
+    "exact": (
+        ("--evaluations", "--learning-rate", "--first-loss"),
+        "which minimises nothing: it computes the image layer by layer",
+    ),
+}
+"""Options that do not apply to a method, and why."""
 
 dataset_option = option("--dataset", metavar="NAME", required=True, help="Data set; see `wdlg data list`.")
 defence_option = option(
@@ -53,11 +69,22 @@ defence_option = option(
 @option(
     "--evaluations",
     type=int,
-    default=2400,
     metavar="N",
-    help="The most gradient evaluations of the attack; lm takes 200,000 unless it is told.",
+    help="The most gradient evaluations of the attack; not for exact.  [default: 2400; lm: 200000]",
 )
-@option("--learning-rate", type=float, default=1.0, metavar="R", help="Learning rate of L-BFGS.")
+@option(
+    "--learning-rate",
+    type=float,
+    metavar="R",
+    help="Learning rate of L-BFGS; not for lm and exact.  [default: 1]",
+)
+@option(
+    "--first-loss",
+    type=float,
+    metavar="L",
+    help="The loss is told to the optimiser in a unit in which it begins at this value; not for lm and "
+    "exact.  [default: its own unit]",
+)
 @defence_option
 @option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
 @option("--device", metavar="cpu|cuda", default="cpu", help="Where the attack computes.")
@@ -70,8 +97,9 @@ def attack(
     image: str | None,
     label: int | None,
     seed: int,
-    evaluations: int,
-    learning_rate: float,
+    evaluations: int | None,
+    learning_rate: float | None,
+    first_loss: float | None,
     defence: str | None,
     figure: str | None,
     device: str,
@@ -91,7 +119,7 @@ def attack(
         from wdlg.study.cases import Design, draw
 
     against = _defence(defence)
-    chosen = _method(method, evaluations, learning_rate)
+    chosen = _method(method, evaluations, learning_rate, first_loss)
     target = None if figure is None else _writable_png(figure)
     computes_on = require_device("--device", device)
     if image is None:
@@ -135,36 +163,40 @@ def attack(
         from wdlg.figures import save, single_attack
 
         paired = _paired(cases, chosen.name, outcome)
-        save(single_attack(paired, chosen.name, start=cases.dummy_images.numpy()), target)
+        begins = None if method == "exact" else cases.dummy_images.numpy()
+        save(single_attack(paired, chosen.name, start=begins), target)
         if not as_json:
             click.echo(f"  figure     {target}")
 
 
-def _method(name: str, evaluations: int, learning_rate: float) -> Attack:
-    """The attack that --method names, with its settings."""
+def _method(
+    name: str, evaluations: int | None, learning_rate: float | None, first_loss: float | None
+) -> Attack:
+    """The attack that --method names, with its settings; None for those that were left out."""
     from wdlg.attacks.exact import Exact
-    from wdlg.attacks.optimised import LM, METHODS, with_settings
+    from wdlg.attacks.optimised import LM, METHODS, Optimised, with_settings
 
-    if require_choice("--method", name, (*METHODS, "lm", "exact")) == "exact":
-        for setting in ("evaluations", "learning_rate"):
-            if _is_given(setting):
-                raise InputError(
-                    f"--{setting.replace('_', '-')} must be left out with --method exact, which computes the "
-                    "image at once."
-                )
-        return Exact()
-    most = require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1)
-    if name != "lm":
-        return with_settings(METHODS[name], evaluations=most, learning_rate=learning_rate)
-    if _is_given("learning_rate"):
-        raise InputError("--learning-rate must be left out with --method lm, whose steps have none.")
-    return with_settings(LM, evaluations=most if _is_given("evaluations") else None)
-
-
-def _is_given(setting: str) -> bool:
-    """Whether an option has not been left at its default."""
-    source = click.get_current_context().get_parameter_source(setting)
-    return source is not click.core.ParameterSource.DEFAULT
+    methods: dict[str, Attack] = {**METHODS, "lm": LM, "exact": Exact()}
+    method = methods[require_choice("--method", name, methods)]
+    given = {"--evaluations": evaluations, "--learning-rate": learning_rate, "--first-loss": first_loss}
+    excluded, why = NOT_FOR.get(name, ((), ""))
+    for setting in excluded:
+        if given[setting] is not None:
+            raise InputError(
+                f"{setting} is {given[setting]}, but must be left out with --method {name}, {why}."
+            )
+    if evaluations is not None:
+        require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1)
+    for setting in ("--learning-rate", "--first-loss"):
+        if given[setting] is not None:
+            require_positive(setting, given[setting])
+    if not isinstance(method, Optimised):
+        return method
+    if evaluations is None and name in METHODS:
+        evaluations = EVALUATIONS
+    return replace(
+        with_settings(method, evaluations=evaluations, learning_rate=learning_rate), first_loss=first_loss
+    )
 
 
 def _paired(cases: Cases, method: str, result: Reconstruction) -> Outcome:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wdlg import data
-from wdlg.figures.look import LOOKS, Picture, empty
+from wdlg.figures.look import LOOKS, OTHER, Picture, empty
 from wdlg.study.paired import Outcome
 from wdlg.study.records import PICTURE_ITERATIONS, as_images, values_at
 
@@ -106,18 +106,25 @@ def _stored(record: pd.Series) -> np.ndarray:
     return as_images(record["pictures"], (channels, height, width))
 
 
-def single_attack(outcome: Outcome, method: str, *, start: np.ndarray) -> Figure:
-    """One attack: the private image, the start, the last iterate, and the loss at each evaluation."""
+def single_attack(outcome: Outcome, method: str, *, start: np.ndarray | None) -> Figure:
+    """One attack: the private image, the start, the last iterate, and the loss at each evaluation.
+
+    Without a start, for an attack that needs none, its picture is left out.
+    """
+    pictures = {"private image": outcome.truth[0]}
+    if start is not None:
+        pictures["start: random noise"] = start[0]
+    pictures[f"recovered by {method}"] = outcome.images[method][0]
     figure = Picture(figsize=(9, 2.8))
-    left, middle, right, curve = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.8))
-    pictures = [outcome.truth[0], start[0], outcome.images[method][0]]
-    titles = ("private image", "start: random noise", f"recovered by {method}")
-    for axes, picture, title in zip((left, middle, right), pictures, titles, strict=True):
+    *places, curve = figure.subplots(1, len(pictures) + 1, width_ratios=(*[1] * len(pictures), 1.8))
+    for axes, (title, picture) in zip(places, pictures.items(), strict=True):
         show_image(axes, picture)
         axes.set_title(title, fontsize="small")
-    look = LOOKS[method]
+    look = LOOKS.get(method, OTHER)
     record = outcome.records[outcome.records["method"] == method].iloc[0]
-    curve.plot(record["trace_evaluation"] + 1, record["trace_loss"], color=look.color)
+    evaluations, loss = record["trace_evaluation"] + 1, record["trace_loss"]
+    # A curve of one point is a point.
+    curve.plot(evaluations, loss, color=look.color, marker=look.marker if len(loss) == 1 else None)
     curve.set(xscale="log", yscale="log")
     curve.set(xlabel="gradient evaluations", ylabel="matching loss")
     return figure
