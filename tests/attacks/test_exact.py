@@ -51,8 +51,7 @@ def mse(images, truth):
 # What comes back
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
-@pytest.mark.parametrize("initial", ["uniform", "torch"])
+@pytest.mark.parametrize(("activation", "initial"), [("sigmoid", "uniform"), ("tanh", "torch")])
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-9), (torch.float64, 1e-24)])
 def test_a_lenet_gives_image_and_label_away(activation, initial, dtype, most):
     truth, labels, observation = setting(LeNet((2, 9, 8), 5, activation), 2, dtype=dtype, initial=initial)

@@ -39,7 +39,7 @@ def drawn(parts):
         assume(False)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(parts=layers)
 def test_no_layer_has_a_larger_rank_than_its_counts(parts):
     layer = drawn(parts)

@@ -39,10 +39,13 @@ class Scaled:
         return self.factor * SquaredEuclidean()(dummy, shared)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: type(one).__name__)
-@pytest.mark.parametrize("method", [IDLG, DLG], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [(DLG, LBFGS()), *((IDLG, one) for one in OPTIMIZERS)],
+    ids=lambda one: getattr(one, "name", type(one).__name__),
+)
 def test_the_course_of_an_attack_does_not_depend_on_the_unit_of_its_loss(method, optimizer):
-    attack = replace(method, optimizer=optimizer, evaluations=40, first_loss=8.0)
+    attack = replace(method, optimizer=optimizer, evaluations=25, first_loss=8.0)
     results = [
         reconstruct(replace(attack, loss=Scaled(factor)), *setting()) for factor in (1.0, 2.0**-40, 2.0**30)
     ]

@@ -77,6 +77,7 @@ def test_problems_of_the_textbook_are_solved_from_their_standard_starts(residual
     torch.testing.assert_close(run.points[0], torch.from_numpy(theirs.x), rtol=0, atol=1e-4)
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_linear_problem_is_solved_by_one_undamped_step(seed):
     stream = torch.Generator().manual_seed(seed)
@@ -99,7 +100,7 @@ def test_of_a_linear_problem_the_model_foretells_the_loss_whatever_the_damping()
         torch.testing.assert_close(run.state.predicted, run.losses[-1] - after, rtol=1e-9, atol=0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32 - 1), damping=st.floats(1e-12, 1e3))
 def test_the_loss_never_rises_and_attacks_go_as_if_alone(seed, damping):
     stream = torch.Generator().manual_seed(seed)
@@ -214,6 +215,7 @@ def test_attacks_that_have_ended_get_no_trial():
     assert state.spent[0] == 0
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), damping=st.floats(1e-3, 10))
 def test_the_normal_equations_are_solved(seed, damping):
     stream = torch.Generator().manual_seed(seed)
