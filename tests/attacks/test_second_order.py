@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from wdlg import data
-from wdlg.attacks import LM, Observation, Status, attack, reconstruct
+from wdlg.attacks import LM, Observation, Status, attack, precision, reconstruct
+from wdlg.attacks.base import Start
 from wdlg.attacks.priors import Box, TotalVariation
 from wdlg.errors import InputError
 from wdlg.evaluation import MSETrace, mse
@@ -33,7 +34,8 @@ def cases(count: int = 1, **settings):
 def test_images_come_back_from_single_precision_gradients(activation, initial):
     some = cases(2, activation=activation, initial=initial)
     found = attack(some.observation(), LM)
-    assert found.images.dtype == torch.float32
+    for name in ("images", "best_images", "loss", "best_loss", "first_loss", "loss_trace"):
+        assert getattr(found, name).dtype == torch.float32, name
     assert mse(found.images, some.truth).max() < 1e-6
     assert found.labels.tolist() == some.labels.tolist()
     assert found.iterations.max() < 40
@@ -99,13 +101,23 @@ def test_the_matrix_by_which_an_attack_stalls_is_counted():
     assert int(found.evaluations) >= (trials + 1) * (64 + SOLUTION + 1)
 
 
-def test_work_that_takes_more_than_is_left_ends_the_attack():
-    # Damping as small as this leaves a matrix that is not positive definite, and many are tried.
-    some = cases(initial="torch", activation="relu")
-    tiny = LevenbergMarquardt(damping=1e-30)
-    for evaluations in (83, 90, 120, 170):
-        found = attack(some.observation(), replace(LM, optimizer=tiny, evaluations=evaluations))
-        assert int(found.evaluations) <= evaluations
+@dataclass(frozen=True)
+class ManySolutions(LevenbergMarquardt):
+    """Whose every update is worth far more than it costs at least, as where no small damping helps."""
+
+    def update(self, *arguments, **settings):
+        state = super().update(*arguments, **settings)
+        return replace(state, spent=state.spent + 10_000)
+
+
+@pytest.mark.parametrize("evaluations", [82, 90, 500])
+def test_work_that_takes_more_than_is_left_ends_the_attack(evaluations):
+    some = cases()
+    found = attack(some.observation(), replace(LM, optimizer=ManySolutions(), evaluations=evaluations))
+    assert found.status.tolist() == [Status.BUDGET_SPENT]
+    # The trial has its place, and all before it are spent on the way to it.
+    assert int(found.evaluations) == evaluations
+    assert found.loss_trace[0, : evaluations - 1].unique().tolist() == [found.first_loss.item()]
 
 
 def test_a_batch_is_as_its_attacks_alone_whatever_its_size():
@@ -115,6 +127,35 @@ def test_a_batch_is_as_its_attacks_alone_whatever_its_size():
     two = reconstruct(LM, observation, some.dummy_images, batch_size=2)
     torch.testing.assert_close(together.images, two.images, rtol=0, atol=1e-6)
     assert together.evaluations.tolist() == two.evaluations.tolist()
+
+
+def test_each_attack_of_a_batch_has_the_matrix_of_the_entries_that_it_was_sent():
+    pruned = cases(2, defence=Pruning(share=0.3))
+    method = replace(LM, label_rule="bias_min", loss=SentEntries())
+    together = reconstruct(method, pruned.observation(), pruned.dummy_images)
+    last = torch.tensor([1])
+    alone = reconstruct(method, pruned.observation().select(last), pruned.dummy_images[last])
+    assert together.evaluations[last].tolist() == alone.evaluations.tolist()
+    torch.testing.assert_close(together.images[last], alone.images, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "asked", "together"), [(2 * 74**2, 9, 2), (2 * 74**2 - 1, 9, 1), (1, 9, 1), (2 * 74**2, 1, 1)]
+)
+def test_a_batch_is_as_large_as_its_matrices_allow(monkeypatch, numbers, asked, together):
+    """The attacks have 64 pixels and ten labels; those of one network still have it together."""
+    monkeypatch.setattr(precision, "MOST_NUMBERS", numbers)
+    some, seen = cases(), []
+
+    def run(starts, observers, batch_size):
+        seen.extend((start.observation.parameters, batch_size) for start in starts)
+        return iter(())
+
+    start = Start(some.observation(), some.dummy_images, some.dummy_labels)
+    assert list(precision.run_in_double(run, [start, start], (), asked)) == []
+    assert [size for _, size in seen] == [together] * 2
+    assert seen[0][0] is seen[1][0]
+    assert seen[0][0].tensors[0].dtype == torch.float64
 
 
 def test_a_module_gives_the_same_image_as_its_lenet():

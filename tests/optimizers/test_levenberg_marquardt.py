@@ -14,7 +14,14 @@ from torch import Tensor
 
 from wdlg.errors import InputError
 from wdlg.optimizers import OPTIMIZERS, LevenbergMarquardt
-from wdlg.optimizers.levenberg_marquardt import MATRIX, MOST_DAMPING, SOLUTION, solve
+from wdlg.optimizers.levenberg_marquardt import (
+    LEAST_DAMPING,
+    MATRIX,
+    MOST_DAMPING,
+    SOLUTION,
+    LevenbergMarquardtState,
+    solve,
+)
 
 Residual = Callable[[Tensor], Tensor]
 
@@ -186,15 +193,37 @@ def test_an_attack_stalls_where_the_model_promises_nothing():
     assert float(run.losses[-1]) == pytest.approx(1, abs=1e-6)
 
 
+def updated(matrix: Tensor, damping: float) -> LevenbergMarquardtState:
+    """After an update at a point of loss 1 and gradient (1, ..., 1), by this matrix and damping."""
+    optimizer = LevenbergMarquardt(tolerance=1e-12)
+    loss, grad = torch.ones(1).double(), torch.ones(1, len(matrix)).double()
+    state, _, _ = optimizer.settle(optimizer.init(torch.ones_like(grad)), loss, grad)
+    state = replace(state, begun=torch.ones(1, dtype=torch.bool), damping=torch.tensor([damping]).double())
+    return optimizer.update(state, loss, grad, lambda _: matrix)
+
+
 def test_an_attack_stalls_where_no_damping_helps():
-    optimizer = LevenbergMarquardt()
-    state = optimizer.init(torch.ones(1, 2, dtype=torch.float64))
-    loss, grad = torch.ones(1).double(), torch.ones(1, 2).double()
-    state = optimizer.update(state, loss, grad, lambda _: torch.eye(2).double())
-    state = optimizer.update(state, loss, grad, lambda _: torch.full((2, 2), torch.nan).double())
-    state = replace(state, damping=torch.full((1,), 2 * MOST_DAMPING).double())
-    state = optimizer.update(state, loss, grad, lambda _: torch.eye(2).double())
-    assert state.stalled.tolist() == [True]
+    twice = 2 * torch.eye(4).double()
+    most = 2 * MOST_DAMPING
+    assert not updated(twice, most).stalled
+    beyond = updated(twice, 1.01 * most)
+    assert beyond.stalled
+    assert int(beyond.spent) == round(4 * MATRIX)  # no solution was tried
+    assert updated(torch.full((2, 2), torch.nan).double(), 1.0).stalled
+    assert updated(torch.zeros(2, 2).double(), 0.0).stalled
+
+
+def test_damping_has_a_least_value_in_units_of_the_matrix():
+    assert updated(4 * torch.eye(2).double(), 0.0).damping.tolist() == [4 * LEAST_DAMPING]
+
+
+def test_damping_grows_faster_each_time_that_a_matrix_is_not_positive_definite():
+    # By 2, 4 and 8, until it exceeds the eigenvalue below 0.
+    indefinite = torch.diag(torch.tensor([1.0, 1.0, 1.0, -0.05])).double()
+    found = updated(indefinite, 1e-3)
+    assert found.damping.tolist() == [pytest.approx(64e-3)]
+    assert found.growth.tolist() == [16]
+    assert int(found.spent) == round(4 * MATRIX) + 4 * round(4 * SOLUTION)
 
 
 def test_attacks_that_have_ended_get_no_trial():
