@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from small_study import CONTENT
 
-from wdlg import data, project
+from wdlg import data, figures, project
 from wdlg.attacks import IDLG, LM, WDLG
 from wdlg.attacks.exact import Exact
 from wdlg.cli import main
@@ -49,7 +49,13 @@ def test_attack_prints_one_object_with_the_promised_keys(method, digits):
 
 
 @pytest.mark.parametrize("method", ["lm", "exact"])
-def test_the_methods_beyond_the_paper_bring_the_picture_itself(method, digits, tmp_path):
+def test_the_methods_beyond_the_paper_bring_the_picture_itself(method, digits, tmp_path, monkeypatch):
+    draw, starts = figures.single_attack, []
+    monkeypatch.setattr(
+        figures,
+        "single_attack",
+        lambda *outcome, start: starts.append(start) or draw(*outcome, start=start),
+    )
     target = tmp_path / "leak.png"
     new_user = ("attack", "--dataset", "digits", "--index", 3, "--method", method)
     result = result_of(*new_user, "--figure", target)
@@ -59,6 +65,7 @@ def test_the_methods_beyond_the_paper_bring_the_picture_itself(method, digits, t
     assert result["status"] == {"lm": "stalled", "exact": "converged"}[method]
     with Image.open(target) as picture:
         assert picture.format == "PNG"
+    assert (starts[0] is None) == (method == "exact")
     answer = run(*new_user)
     assert answer.exit_code == 0
     assert answer.stdout.startswith({"lm": "LM on digits", "exact": "exact on digits"}[method])
