@@ -4,7 +4,8 @@ A lecture is a file of ``book/slides``: a title, and slides that name what they 
 A slide shows figures, equations, theorems and exercises by their labels, and sections of pages, as
 ``03_1_label_prediction#in-short``, of which it takes all but the paragraphs and the code: those are for
 reading. Each lecture becomes one HTML file with everything in it: pictures with their alternative texts,
-the sliders, the program that sets the mathematics. It works from a file, without a network.
+the sliders, the program that sets the mathematics. It works from a file, without a network. A table that is
+too long for a slide goes on on the next one, under the same title.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ NOT_SHOWN = (".headerlink", ".cell_input", ".toggle-details", "details.hide", ".
 
 OF_A_SECTION = "figure, table, ul, ol, div.math, div.proof, div.exercise"
 """What a slide takes of a section."""
+
+ROWS = 6
+"""Rows of a table that a slide has room for, where each takes up to three lines."""
 
 ENCODED = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
@@ -49,7 +54,9 @@ def write_slides(lectures: Path, pages: Path) -> list[Path]:
     written = []
     for path in sorted(lectures.glob("*.yaml")):
         content = read_lecture(path)
-        slides = [_slide(number, slide, book, path.name) for number, slide in enumerate(content["slides"], 2)]
+        slides: list[str] = []
+        for slide in content["slides"]:
+            slides += _slides(len(slides) + 2, slide, book, path.name)
         target = pages / "slides" / f"{path.stem}.html"
         target.parent.mkdir(exist_ok=True)
         target.write_text(_document(content, slides, lectures, pages), encoding="utf-8")
@@ -129,42 +136,58 @@ def _for_slide(part: Tag, page: Path) -> Tag:
     Raises:
         InputError: a picture has no alternative text.
     """
-    [copy] = [child for child in BeautifulSoup(str(part), "html.parser").children if isinstance(child, Tag)]
+    [alone] = [child for child in BeautifulSoup(str(part), "html.parser").children if isinstance(child, Tag)]
     for selector in NOT_SHOWN:
-        for element in copy.select(selector):
+        for element in alone.select(selector):
             element.decompose()
-    for link in copy.select("a"):
+    for link in alone.select("a"):
         link.unwrap()
-    for image in copy.select("img"):
+    for image in alone.select("img"):
         source = str(image["src"])
         if not image.get("alt"):
             raise InputError(f"a slide shows the picture {source} of {page.name}, which has no description.")
         if not source.startswith("data:"):
             content = base64.b64encode((page.parent / source).read_bytes()).decode()
             image["src"] = f"data:{ENCODED[Path(source).suffix]};base64,{content}"
-    return copy
+    return alone
 
 
-def _slide(number: int, slide: Mapping[str, Any], book: _Pages, lecture: str) -> str:
-    """One slide as HTML."""
+def _slides(first: int, slide: Mapping[str, Any], book: _Pages, lecture: str) -> Iterator[str]:
+    """A slide as HTML, or several where a table is too long for one."""
     shown, sources = [], {}
     for name in slide["show"]:
         page, parts = book.parts(name, lecture)
-        shown += [str(part) for part in parts]
+        shown += parts
         sources[f"../{page.parent.name}/{page.name}"] = book.title(page)
     words = "".join(f"<li>{html.escape(line)}</li>" for line in slide["text"])
-    inside = (f'<ul class="words">{words}</ul>' if words else "") + (
-        f'<div class="shown">{"".join(shown)}</div>' if shown else ""
-    )
     notes = f'<aside class="notes">{html.escape(slide["notes"])}</aside>' if slide.get("notes") else ""
     origin = " · ".join(f'<a href="{address}">{html.escape(title)}</a>' for address, title in sources.items())
     layout = "both" if words and shown else "one"
-    return (
-        f'<section class="slide" id="slide-{number}" aria-label="Slide {number}">'
-        f"<h2>{html.escape(slide['title'])}</h2>"
-        f'<div class="body {layout}">{inside}</div>{notes}'
-        f'<footer><span>{origin}</span><span class="number">{number}</span></footer></section>'
-    )
+    for number, portion in enumerate(_portions(shown), first):
+        inside = (f'<ul class="words">{words}</ul>' if words else "") + (
+            f'<div class="shown">{"".join(map(str, portion))}</div>' if portion else ""
+        )
+        yield (
+            f'<section class="slide" id="slide-{number}" aria-label="Slide {number}">'
+            f"<h2>{html.escape(slide['title'])}</h2>"
+            f'<div class="body {layout}">{inside}</div>{notes}'
+            f'<footer><span>{origin}</span><span class="number">{number}</span></footer></section>'
+        )
+
+
+def _portions(parts: list[Tag]) -> list[list[Tag]]:
+    """What a slide shows, spread over as many slides as its only table needs."""
+    if len(parts) != 1 or len(parts[0].select("tbody tr")) <= ROWS:
+        return [parts]
+    count = -(-len(parts[0].select("tbody tr")) // ROWS)
+    portions = []
+    for number in range(count):
+        portion = copy(parts[0])
+        for index, row in enumerate(portion.select("tbody tr")):
+            if index // ROWS != number:
+                row.decompose()
+        portions.append([portion])
+    return portions
 
 
 def _document(content: Mapping[str, Any], slides: list[str], lectures: Path, pages: Path) -> str:

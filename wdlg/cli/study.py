@@ -170,7 +170,8 @@ def study_audit(
 @json_option
 def study_report(study: str, store: str | None, as_json: bool) -> None:
     """Judge the paper's claims by the records of a study: the claims ledger."""
-    from wdlg.verdicts.ledger import from_store
+    from wdlg.verdicts.elsewhere import in_words
+    from wdlg.verdicts.ledger import beside, from_store
 
     loaded, records = _open_study(study, store)
     records.require_of(loaded)
@@ -179,7 +180,9 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
             f"--store is {str(records.folder)!r}, but must hold records of the study: run `wdlg study run "
             f"{study}`, or name the folder where they are."
         )
-    entries = from_store(loaded, records, command=f"wdlg study run {study}", thresholds=as_json)
+    others = beside(loaded.name)
+    command = f"wdlg study run {study}"
+    entries = from_store(loaded, records, command=command, thresholds=as_json, beside=others)
     if as_json:
         click.echo(json_text([entry.as_json() for entry in entries]))
         return
@@ -190,6 +193,8 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
         for past in entry.history:
             click.echo(f"  {past.text()}")
         click.echo(f"  {entry.result.summary}")
+        if entry.by:
+            click.echo(f"  elsewhere: {in_words(entry.by)}")
 
 
 @study_group.command("rates")

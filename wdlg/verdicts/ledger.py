@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
+from wdlg import project
 from wdlg.evaluation import SUCCESS
-from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
+from wdlg.study.specification import AttackCell, Cell, LabelCell, Study, load
 from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED, rules
 from wdlg.verdicts.comparison import ALL, NotMeasuredError, compare_overall, successes
+from wdlg.verdicts.elsewhere import Judged, Variant, main_variant, variants
 from wdlg.verdicts.measures import MEASURES, Records, Result
 
 
@@ -73,6 +75,8 @@ class Entry:
         result: the verdict and its numbers.
         history: the tests that decided before, the oldest first.
         moved: the verdict with other thresholds, where that was asked for.
+        by: the verdict of the same test on other networks, under other optimisers and for other readings,
+            where the claim is about the loss and there are records.
     """
 
     id: str
@@ -87,6 +91,7 @@ class Entry:
     result: Result
     history: tuple[Past, ...] = ()
     moved: tuple[Moved, ...] = ()
+    by: tuple[Judged, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``wdlg study report --json``."""
@@ -102,6 +107,7 @@ class Entry:
             "condition": self.result.condition,
             "history": [asdict(one) for one in self.history],
             "by_threshold": [asdict(one) for one in self.moved],
+            "by": [one.as_json() for one in self.by],
             "summary": self.result.summary,
             "numbers": dict(self.result.numbers),
             "interval": None if self.result.interval is None else list(self.result.interval),
@@ -110,7 +116,14 @@ class Entry:
         }
 
 
-def ledger(records: Records, *, command: str, study: str = "", thresholds: bool = False) -> list[Entry]:
+def ledger(
+    records: Records,
+    *,
+    command: str,
+    study: str = "",
+    thresholds: bool = False,
+    others: Sequence[Variant] = (),
+) -> list[Entry]:
     """The verdict of every claim.
 
     Args:
@@ -119,6 +132,7 @@ def ledger(records: Records, *, command: str, study: str = "", thresholds: bool 
         study: whose records they are; what a ledger of earlier days said is shown beside that of the same
             study only.
         thresholds: judge with other thresholds, too, which takes twice as long.
+        others: variants for which the claims about the loss are judged again.
     """
     entries = []
     for claim in rules()["claims"]:
@@ -132,6 +146,7 @@ def ledger(records: Records, *, command: str, study: str = "", thresholds: bool 
                 result=judge(records, claim["measure"], claim.get("settings", {})),
                 history=tuple(_history(records, claim, study)),
                 moved=tuple(_moved(records, claim)) if thresholds else (),
+                by=tuple(_elsewhere(others, claim)),
             )
         )
     return entries
@@ -172,12 +187,20 @@ def _moved(records: Records, claim: Mapping[str, Any]) -> Iterator[Moved]:
             yield Moved(name, value, value == usual, result.verdict, result.condition)
 
 
+def _elsewhere(others: Sequence[Variant], claim: Mapping[str, Any]) -> Iterator[Judged]:
+    """What the test of a claim says of variants, where ``claims.yaml`` says that it is about the loss."""
+    if claim.get("elsewhere", False):
+        for variant in others:
+            yield Judged(variant, judge(variant.records, claim["measure"], claim["settings"]))
+
+
 def as_table(entries: list[Entry]) -> pd.DataFrame:
-    """The ledger as a table for a page."""
+    """The ledger as a table for a page; changed tests have their day, and :func:`history_table` the rest."""
     verdicts = []
     for entry in entries:
         verdict = _with_condition(entry.result.verdict, entry.result.condition)
-        verdicts.append(". ".join((verdict, *(past.text() for past in entry.history))))
+        changed = f" (test changed on {entry.history[-1].until})" if entry.history else ""
+        verdicts.append(verdict + changed)
     return pd.DataFrame(
         {
             "Claim": [entry.claim for entry in entries],
@@ -299,8 +322,23 @@ def ground(
     return pd.DataFrame(rows)
 
 
+def beside(study: str) -> list[tuple[Study, Store]]:
+    """The project's studies that ``claims.yaml`` names beside one, with their records, if there are any."""
+    found = []
+    for name in rules()["beside"].get(study, []):
+        file, records = project.locate("studies", f"{name}.yaml"), project.locate("results", name)
+        if file is not None and records is not None:
+            found.append((load(str(file)), Store(records)))
+    return found
+
+
 def from_store(
-    study: Study, store: Store, *, command: str | None = None, thresholds: bool = False
+    study: Study,
+    store: Store,
+    *,
+    command: str | None = None,
+    thresholds: bool = False,
+    beside: Sequence[tuple[Study, Store]] = (),
 ) -> list[Entry]:
     """The ledger of a study's stored records.
 
@@ -311,6 +349,8 @@ def from_store(
         store: its records.
         command: that repeats the measurements; None for that of a study in ``studies``.
         thresholds: judge with other thresholds, too, see :func:`ledger`.
+        beside: other studies and their records, whose variants are judged by the same tests, see
+            :func:`beside`.
     """
     command = command or f"wdlg study run studies/{study.name}.yaml"
     cells: dict[str, list[Cell]] = {
@@ -325,4 +365,7 @@ def from_store(
             rates.setdefault(cell.attack.evaluations, []).append(cell)
     budgets = [store.read_all(found).assign(budget=budget) for budget, found in rates.items()]
     tables["rates"] = pd.concat([one for one in budgets if len(one)] or [pd.DataFrame()], ignore_index=True)
-    return ledger(Records(**tables), command=command, study=study.name, thresholds=thresholds)
+    others = [variant for one in ((study, store), *beside) for variant in variants(*one)]
+    if others:
+        others = main_variant(study, cells["attacks"], tables["attacks"]) + others
+    return ledger(Records(**tables), command=command, study=study.name, thresholds=thresholds, others=others)
