@@ -130,11 +130,12 @@ def as_table(claims: Iterable[tuple[str, Iterable[Judged]]]) -> pd.DataFrame:
                 "Optimiser": one.variant.optimizer,
                 "Reading": one.variant.reading,
                 "Verdict": f"{one.result.verdict}: {one.result.condition}".removesuffix(": "),
+                "Numbers": one.result.summary,
             }
             for claim, judged in claims
             for one in judged
         ],
-        columns=["Claim", "Network", "Optimiser", "Reading", "Verdict"],
+        columns=["Claim", "Network", "Optimiser", "Reading", "Verdict", "Numbers"],
     )
 
 
