@@ -48,7 +48,6 @@ if MISSING and os.environ.get("WDLG_BROWSER") == "required":
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(MISSING), reason=MISSING),
-    pytest.mark.xdist_group("browser"),  # one browser serves all tests
 ]
 
 # Scrolls through the page, so that what is loaded late is loaded, and waits for pictures and formulas.

@@ -7,11 +7,13 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from wdlg.book.pdf import find_browser
 from wdlg.figures import Frame, Slider, plan_slider, recovery_slider
 from wdlg.study import Outcome
 
@@ -64,6 +66,40 @@ def test_a_slider_is_self_contained_and_has_words_for_those_who_cannot_see_it():
     assert (slider["type"], slider["min"], slider["max"]) == ("range", "0", "2")
 
 
+def test_what_a_slider_says_aloud_is_the_place_and_each_picture_s_note():
+    frames = [Frame("iteration 5", [np.zeros((1, 2, 2))] * 2, ["MSE 0.004, recovered", ""])]
+    [frame] = Parts(Slider(frames, columns=["iDLG", "private image"], variable="I")._repr_html_()).frames
+    assert frame["said"] == ["iDLG MSE 0.004, recovered"]
+
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium")
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_slider_plays_once_and_for_readers_without_motion_only_when_asked(browser, motion, tmp_path):
+    frames = [Frame(f"iteration {n}", [np.full((1, 2, 2), n / 4)], [f"MSE {n}"]) for n in range(5)]
+    slider = Slider(frames, columns=["iDLG"], variable="Iteration", start=4, plays=True)
+    (tmp_path / "page.html").write_text(f"<html><body>{slider._repr_html_()}</body></html>")
+    page = browser.new_page(reduced_motion=motion)
+    page.goto((tmp_path / "page.html").as_uri())
+    button, control = page.locator("button"), page.locator("input")
+    last = "document.querySelector('input').value === '4'"
+    if motion == "reduce":
+        page.wait_for_timeout(400)
+        assert (button.inner_text(), control.input_value()) == ("Play", "4")
+        button.click()
+    assert button.inner_text() == "Pause"
+    page.wait_for_function("document.querySelector('input').value === '1'")
+    button.click()
+    place = control.input_value()
+    page.wait_for_timeout(400)
+    assert (button.inner_text(), control.input_value()) == ("Play", place)
+    button.click()
+    page.wait_for_function(last)
+    page.wait_for_function("document.querySelector('button').textContent === 'Play'")
+    assert control.get_attribute("aria-valuetext") == "iteration 4; iDLG MSE 4"
+    page.close()
+
+
 def test_where_there_is_no_html_the_first_and_the_last_frame_are_shown():
     frames = [Frame(f"iteration {n}", [np.full((1, 2, 2), n / 9)], [""]) for n in range(10)]
     figure = Slider(frames, columns=["image"], variable="Iteration").static()
@@ -89,4 +125,6 @@ def test_a_recovery_has_each_method_and_the_private_image():
     assert slider.columns == ["DLG", "WDLG", "private image"]
     assert [frame.name for frame in slider.frames] == ["iteration 0", "iteration 5"]
     assert slider.frames[0].notes == ["MSE 0.04", "MSE 0.04", ""]
-    assert slider.frames[1].notes == ["MSE 0", "MSE 0", ""]
+    assert slider.frames[1].notes == ["MSE 0, recovered", "MSE 0, recovered", ""]
+    assert (slider.start, slider.plays) == (0, False)
+    assert recovery_slider(outcome, case=1, plays=True).start == 1  # without scripts: the recovery

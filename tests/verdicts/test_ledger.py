@@ -395,3 +395,24 @@ def test_the_gain_is_that_of_the_paired_cases_and_its_tests_are_one_family():
     few = gain_table(table[table["network"] < 7], "Strongest", "iDLG").set_index("dataset")
     assert few.loc["mnist", "p (success)"] == "0.016"
     assert not few.loc["mnist", "gain in success"].endswith("*")
+
+
+# In one number
+
+
+def test_a_headline_is_counted_like_the_verdict():
+    claims = {claim["id"]: claim for claim in rules()["claims"]}
+
+    def headline(claim, **mse):
+        claim = claims[claim]
+        return judge(Records(attacks=attacks(mse)), claim["measure"], claim["settings"]).headline
+
+    assert (
+        headline("higher-success", DLG=1, iDLG=1, WDLG=0.001) == "better in 10, worse in 0 of 10 comparisons"
+    )
+    assert headline("higher-success", DLG=0, iDLG=0, WDLG=1) == "better in 0, worse in 10 of 10 comparisons"
+    assert headline("order", DLG=1, iDLG=0.001, WDLG=1) == "3 of 6 steps of the order hold"
+    assert headline("lfw-fidelity", WDLG=0.0001) == "100 % of 40 runs below 0.001"
+    assert headline("lfw-fidelity", WDLG=0.01) == "0 % of 40 runs below 0.001"
+    assert headline("no-explosion", WDLG=0.001) == "WDLG 0 % of runs"
+    assert judge(Records(), "paired", claims["lower-mse"]["settings"]).headline == ""

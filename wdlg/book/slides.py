@@ -4,8 +4,8 @@ A lecture is a file of ``book/slides``: a title, and slides that name what they 
 A slide shows figures, equations, theorems and exercises by their labels, and sections of pages, as
 ``03_1_label_prediction#in-short``, of which it takes all but the paragraphs and the code: those are for
 reading. Each lecture becomes one HTML file with everything in it: pictures with their alternative texts,
-the sliders, the program that sets the mathematics. It works from a file, without a network. A table that is
-too long for a slide goes on on the next one, under the same title.
+the sliders, the program that sets the mathematics. It works from a file, without a network. A table or a list
+of cards that is too long for a slide goes on on the next one, under the same title.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ OF_A_SECTION = "figure, table, ul, ol, div.math, div.proof, div.exercise"
 """What a slide takes of a section."""
 
 ROWS = 6
-"""Rows of a table that a slide has room for, where each takes up to three lines."""
+"""Rows of a table, or cards, that a slide has room for, where each takes up to three lines."""
+
+A_ROW = "tbody tr, .wdlg-card"
 
 ENCODED = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
@@ -177,13 +179,13 @@ def _slides(first: int, slide: Mapping[str, Any], book: _Pages, lecture: str) ->
 
 def _portions(parts: list[Tag]) -> list[list[Tag]]:
     """What a slide shows, spread over as many slides as its only table needs."""
-    if len(parts) != 1 or len(parts[0].select("tbody tr")) <= ROWS:
+    if len(parts) != 1 or len(parts[0].select(A_ROW)) <= ROWS:
         return [parts]
-    count = -(-len(parts[0].select("tbody tr")) // ROWS)
+    count = -(-len(parts[0].select(A_ROW)) // ROWS)
     portions = []
     for number in range(count):
         portion = copy(parts[0])
-        for index, row in enumerate(portion.select("tbody tr")):
+        for index, row in enumerate(portion.select(A_ROW)):
             if index // ROWS != number:
                 row.decompose()
         portions.append([portion])

@@ -2,7 +2,9 @@
 
 Frames are small images (one pixel of the file for one of the data), enlarged by the browser; titles and notes
 are text. So a page stays small, and the text follows the page's colours and can be read aloud. Without
-scripts a page shows the first frame; a PDF shows a figure with a few of them.
+scripts a page shows the frame that the slider starts at; a PDF shows a figure with a few of them. A slider
+may play by itself, once, with a button that stops it; for a reader who asks for reduced motion it waits for
+the button.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wdlg.evaluation import recovered
 from wdlg.figures.images import image_grid
 from wdlg.study.paired import Outcome
 
@@ -36,7 +39,11 @@ STYLE = """<style>
 .wdlg-slider label:not([hidden]) { display: flex; gap: 0.75rem; align-items: center; }
 .wdlg-slider input { flex: 1 1 auto; min-width: 6rem; }
 .wdlg-slider output { min-width: 6rem; }
+.wdlg-slider button { min-width: 4.5rem; min-height: 2rem; font: inherit; }
 </style>"""
+
+STEP = 180
+"""Milliseconds that a frame of a slider that plays is shown."""
 
 SCRIPT = """<script>
 (() => {
@@ -52,12 +59,34 @@ SCRIPT = """<script>
       image.alt = frame.alts[place];
       column.querySelector("span").textContent = frame.notes[place];
     });
-    input.setAttribute("aria-valuetext", frame.name);
+    input.setAttribute("aria-valuetext", [frame.name, ...frame.said].join("; "));
     box.querySelector("output").textContent = frame.name;
   };
   input.addEventListener("input", show);
   box.querySelector("label").hidden = false;
   show();
+  const button = box.querySelector("button");
+  if (!button) return;
+  let timer = 0;
+  const pause = () => {
+    clearInterval(timer);
+    timer = 0;
+    button.textContent = "Play";
+  };
+  const play = () => {
+    if (Number(input.value) === frames.length - 1) input.value = 0;
+    show();
+    button.textContent = "Pause";
+    timer = setInterval(() => {
+      input.value = Number(input.value) + 1;
+      show();
+      if (Number(input.value) === frames.length - 1) pause();
+    }, STEP);
+  };
+  input.addEventListener("input", pause);
+  button.addEventListener("click", () => (timer ? pause() : play()));
+  button.hidden = false;
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
 })();
 </script>"""
 
@@ -85,15 +114,23 @@ class Slider:
         columns: a title for each column.
         variable: what the slider moves through, for its label.
         start: number of the frame that is shown first.
+        plays: move through all frames once when the page is opened.
     """
 
     def __init__(
-        self, frames: Sequence[Frame], *, columns: Sequence[str], variable: str, start: int = 0
+        self,
+        frames: Sequence[Frame],
+        *,
+        columns: Sequence[str],
+        variable: str,
+        start: int = 0,
+        plays: bool = False,
     ) -> None:
         self.frames = list(frames)
         self.columns = list(columns)
         self.variable = variable
         self.start = start
+        self.plays = plays
 
     def _repr_html_(self) -> str:
         content = [
@@ -104,6 +141,9 @@ class Slider:
                 "alts": [
                     ", ".join(filter(None, (title, frame.name, note)))
                     for title, note in zip(self.columns, frame.notes, strict=True)
+                ],
+                "said": [
+                    f"{title} {note}" for title, note in zip(self.columns, frame.notes, strict=True) if note
                 ],
             }
             for frame in self.frames
@@ -120,15 +160,17 @@ class Slider:
                 self.columns, first["alts"], first["images"], first["notes"], strict=True
             )
         )
+        button = '<button type="button" hidden>Play</button>' if self.plays else ""
+        script = SCRIPT.replace("ID", name).replace("STEP", str(STEP))
         return (
             f"{STYLE}"
             f'<div class="wdlg-slider" id="{name}" role="group" aria-label="{html.escape(self.variable)}">'
             f'<div class="wdlg-slider-row">{row}</div>'
-            f"<label hidden>{html.escape(self.variable)}"
+            f"{button}<label hidden>{html.escape(self.variable)}"
             f'<input type="range" min="0" max="{len(content) - 1}" value="{self.start}" step="1">'
             "<output></output></label>"
             f'<script type="application/json">{data}</script>'
-            f"</div>{SCRIPT.replace('ID', name)}"
+            f"</div>{script}"
         )
 
     def static(self) -> Figure:
@@ -154,15 +196,32 @@ def _png(image: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def recovery_slider(outcome: Outcome, *, case: int = 0) -> Slider:
-    """One case, all methods side by side and the private image, from snapshot to snapshot."""
+def recovery_slider(outcome: Outcome, *, case: int = 0, plays: bool = False) -> Slider:
+    """One case, all methods side by side and the private image, from snapshot to snapshot.
+
+    Args:
+        outcome: with snapshots.
+        case: which one.
+        plays: move through all snapshots when the page is opened; until then, the last one is shown.
+    """
     truth = outcome.truth[case]
     frames = []
     for place, iteration in enumerate(outcome.snapshot_iterations):
         images = [snapshots[place, case] for snapshots in outcome.snapshots.values()]
-        notes = [f"MSE {np.mean((image - truth) ** 2):.2g}" for image in images]
+        notes = [_with_outcome(float(np.mean((image - truth) ** 2))) for image in images]
         frames.append(Frame(f"iteration {iteration}", [*images, truth], [*notes, ""]))
-    return Slider(frames, columns=[*outcome.snapshots, "private image"], variable="Iteration")
+    return Slider(
+        frames,
+        columns=[*outcome.snapshots, "private image"],
+        variable="Iteration",
+        start=len(frames) - 1 if plays else 0,
+        plays=plays,
+    )
+
+
+def _with_outcome(mse: float) -> str:
+    """An MSE in words, and whether the image counts as recovered."""
+    return f"MSE {mse:.2g}" + (", recovered" if recovered(mse) else "")
 
 
 def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str) -> Slider:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,7 @@ def paired(
         condition,
         {f"{one}/{two}": value.as_json() for (one, two), value in comparisons.items()} | {"mean": middle},
         (together.low, together.high),
+        _counts(better, worse, judged),
     )
 
 
@@ -124,7 +126,15 @@ def order(
         ),
         condition,
         {"/".join(key): one.as_json() for key, one in found.items()},
+        headline=f"{len(held)} of {len(judged)} steps of the order hold" if judged else "",
     )
+
+
+def _counts(better: Sequence[Any], worse: Sequence[Any], judged: Mapping[Any, Any]) -> str:
+    """Of how many comparisons a method is significantly better, and worse."""
+    if not judged:
+        return ""
+    return f"better in {len(better)}, worse in {len(worse)} of {len(judged)} comparisons"
 
 
 def no_explosion_by_loss(
@@ -167,6 +177,7 @@ def no_explosion_by_loss(
         condition,
         values(shares) | {f"against {name}": one.as_json() for name, one in family.items()},
         (shares[method].low, shares[method].high),
+        ", ".join(f"{name} {100 * one.value:.1f} %" for name, one in shares.items()) + " of runs",
     )
 
 
@@ -206,6 +217,7 @@ def no_explosion(
         + ", ".join(f"{name} {text}" for name, text in others.items()),
         condition,
         values(blown),
+        headline=f"{method} {100 * float(exploded(rows, times).mean()):.0f} % of runs",
     )
 
 
@@ -222,6 +234,7 @@ def fidelity(records: Records, *, method: str, dataset: str, mse: float, share: 
         condition,
         numbers={"share": one.value, "median_mse": median},
         interval=(one.low, one.high),
+        headline=f"{100 * one.value:.0f} % of {one.runs} runs below {mse:g}",
     )
 
 
@@ -269,4 +282,5 @@ def strongest(
             for score, found in results.items()
         },
         (together["success"].paired.low, together["success"].paired.high),
+        f"{100 * together['success'].mean:+.0f} % success, {100 * together['calm'].mean:+.0f} % calm runs",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 
 import pandas as pd
@@ -72,6 +72,7 @@ def label_accuracy(
         }
         | {"missed": len(missed), "missed_all_zero": zero},
         None if total is None else (total.low, total.high),
+        "" if total is None else f"{len(judged) - len(missed):,} of {len(judged):,} labels right",
     )
 
 
@@ -116,7 +117,13 @@ def label_cost(records: Records, *, fewer_steps: float, time_share: float) -> Re
         ),
         condition,
         {row["dataset"]: {"steps": row["steps_ratio"], "time": row["time_ratio"]} for row in rows},
+        headline=f"{_range(found['time_ratio'])} times as fast" if len(found) else "",
     )
+
+
+def _range(values: pd.Series) -> str:
+    """The least and the largest of some numbers: "1.2 to 231"."""
+    return " to ".join(dict.fromkeys(f"{value:.3g}" for value in (values.min(), values.max())))
 
 
 def label_growth(
@@ -153,7 +160,17 @@ def label_growth(
         ),
         condition,
         {name: {str(neurons): ratio for neurons, ratio in one.items()} for name, one in ratios.items()},
+        headline=_widest(ratios),
     )
+
+
+def _widest(ratios: Mapping[str, Mapping[int, float]]) -> str:
+    """How the ratio grows from the narrowest to the widest network, where it grows most."""
+    grown = {name: list(one.values()) for name, one in ratios.items() if len(one) > 1}
+    if not grown:
+        return ""
+    name = max(grown, key=lambda one: grown[one][-1] / grown[one][0])
+    return f"from {grown[name][0]:.3g} to {grown[name][-1]:.3g} times as fast on {title(name)}"
 
 
 def _grows(ratios: Sequence[float], growth: float) -> bool:
@@ -231,4 +248,6 @@ def _misses(rows: pd.DataFrame, often: float, datasets: Sequence[str]) -> Result
         if one.high < 1 - often and name in datasets and name not in lacking.few
     ]
     verdict, condition = settle(len(wrong) == len(shares), [f"on {titles(wrong)}"] if wrong else [], lacking)
-    return Result(verdict, listed(shares), condition, values(shares))
+    least = min(shares, key=lambda name: shares[name].value)
+    headline = f"{100 * shares[least].value:.0f} % of labels right on {title(least)}"
+    return Result(verdict, listed(shares), condition, values(shares), headline=headline)

@@ -41,6 +41,7 @@ class Result:
         summary: the numbers in one line of text.
         numbers: the numbers by name, for machines.
         interval: the 95 % interval of the number that decides most, or None.
+        headline: what decides in one number and a few words, for a card; empty if no number can say it.
     """
 
     verdict: str
@@ -48,3 +49,4 @@ class Result:
     condition: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
+    headline: str = ""
