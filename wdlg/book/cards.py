@@ -29,15 +29,15 @@ class Cards:
 
     def _card(self, entry: Entry) -> str:
         result = entry.result
-        number = f"<strong>{html.escape(result.headline)}</strong>" if result.headline else ""
+        number = f"<strong>{html.escape(result.headline)}</strong> " if result.headline else ""
         # Where a claim failed, the number says by how much, as its condition does.
-        because = "" if number and result.verdict == FAILED else html.escape(result.condition)
+        told = bool(number) and result.verdict == FAILED
+        condition = "" if told or not result.condition else f"<p>{html.escape(result.condition)}</p>"
         folder, _, page = entry.figure.rpartition("/")
         address = f"{page}.html" if folder == self.folder else f"../{entry.figure}.html"
         return (
             f'<li class="wdlg-card" data-verdict="{html.escape(result.verdict)}">'
-            f'<p class="wdlg-verdict">{html.escape(result.verdict)}</p>'
             f"<p>{html.escape(entry.claim)}</p>"
-            f"<p>{'. '.join(filter(None, (number, because)))} "
-            f'<a href="{address}" aria-label="Why: {html.escape(entry.claim)}">Why</a></p></li>'
+            f'<p class="wdlg-verdict">{html.escape(result.verdict)}</p>{condition}'
+            f'<p>{number}<a href="{address}" aria-label="Why: {html.escape(entry.claim)}">Why</a></p></li>'
         )
