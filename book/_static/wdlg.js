@@ -10,7 +10,29 @@ const reachScrolling = () =>
     else box.removeAttribute("tabindex");
   });
 
+// On a phone a table with whole sentences becomes a list of cards (wdlg.css): each cell says what its column is. A
+// table that is drawn in another way loses its meaning for screen readers, so its parts get their roles in words.
+const SENTENCE = 80;
+const stack = (table) => {
+  const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
+  const cells = [...table.querySelectorAll("tbody td")];
+  if (titles.length < 3 || !cells.some((cell) => cell.textContent.length > SENTENCE)) return;
+  table.classList.add("wdlg-stacked");
+  table.setAttribute("role", "table");
+  table.querySelectorAll("thead, tbody").forEach((part) => part.setAttribute("role", "rowgroup"));
+  table.querySelectorAll("tr").forEach((row) => row.setAttribute("role", "row"));
+  table.querySelectorAll("thead th").forEach((cell) => cell.setAttribute("role", "columnheader"));
+  table.querySelectorAll("tbody tr").forEach((row) =>
+    [...row.children].forEach((cell, place) => {
+      cell.setAttribute("role", "cell");
+      cell.dataset.title = titles[place] ?? "";
+    })
+  );
+};
+
 document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".bd-content .cell_output table").forEach(stack);
+
   // The entries of the bibliography stand in a list, but docutils gives them a role that lists do not allow.
   document.querySelectorAll(".citation-list > .citation").forEach((entry) => entry.setAttribute("role", "listitem"));
 

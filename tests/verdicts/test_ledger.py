@@ -389,7 +389,7 @@ def test_the_gain_is_that_of_the_paired_cases_and_its_tests_are_one_family():
         gain, none = paired_by_network(scores, units), paired_by_network(0 * scores, units)
         shown = [f"{gain.text()}*", f"{gain.p:.2g}"]
         assert found.loc[name, ["gain in success", "p (success)"]].tolist() == shown
-        assert found.loc[name, ["gain in calm", "p (calm)"]].tolist() == [none.text(), "1"]
+        assert found.loc[name, ["explosions avoided", "p (explosions)"]].tolist() == [none.text(), "1"]
     assert found.loc["all together", "cases"] == 80
     # Seven networks of seven: p = 2 / 128, which six tests at 0.05 do not take for significant.
     few = gain_table(table[table["network"] < 7], "Strongest", "iDLG").set_index("dataset")

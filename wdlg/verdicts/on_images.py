@@ -282,5 +282,5 @@ def strongest(
             for score, found in results.items()
         },
         (together["success"].paired.low, together["success"].paired.high),
-        f"{100 * together['success'].mean:+.0f} % success, {100 * together['calm'].mean:+.0f} % calm runs",
+        f"{100 * together['success'].mean:+.0f} % recovered, {-100 * together['calm'].mean:+.0f} % exploded",
     )
