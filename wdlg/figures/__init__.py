@@ -8,7 +8,15 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 """
 
 from wdlg.figures.defences import protection_by_price, share_by_strength
-from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
+from wdlg.figures.images import (
+    image_grid,
+    on_the_way,
+    outcomes,
+    recovered,
+    show_image,
+    single_attack,
+    unfolding,
+)
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
@@ -36,6 +44,7 @@ __all__ = [
     "missed_labels",
     "mse_against_loss",
     "on_the_way",
+    "outcomes",
     "plan_maps",
     "plan_slider",
     "point_plans",

@@ -81,6 +81,37 @@ def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -
     )
 
 
+def outcomes(
+    records: pd.DataFrame, found: pd.DataFrame, private: Mapping[tuple[str, int], np.ndarray | None]
+) -> Figure:
+    """A case for each outcome of two methods: the private image, and what each method has at the end.
+
+    Args:
+        records: of the two methods, with pictures.
+        found: of :func:`wdlg.study.summary.paired_outcomes`; an outcome without pictures is left out.
+        private: the private image (C, H, W) by data set and number, None if it is not at hand.
+    """
+    methods = list(dict.fromkeys(records["method"]))
+    rows, titles, notes = [], [], []
+    for outcome in found.dropna(subset="dataset").to_dict("records"):
+        here = [records[name] == outcome[name] for name in ("dataset", "network", "case")]
+        case = records[np.logical_and.reduce(here)]
+        ends = {record["method"]: _stored(record)[-1] for _, record in case.iterrows()}
+        last = values_at(case, "mse", np.array(PICTURE_ITERATIONS[-1:]), against="iteration")[:, 0]
+        errors = dict(zip(ends, last, strict=True))
+        image = private.get((outcome["dataset"], int(case["image"].iloc[0])))
+        blank = np.ones_like(next(iter(ends.values())))
+        rows.append([blank if image is None else image, *(ends[method] for method in methods)])
+        mark = "not at hand" if image is None else ""
+        notes.append([mark, *(f"MSE {errors[method]:.2g}" for method in methods)])
+        titles.append(f"{outcome['outcome']}:\n{outcome['count']} of {outcome['cases']}")
+    if not rows:
+        return empty()
+    return image_grid(
+        rows, row_titles=titles, column_titles=["private image", *methods], notes=notes, size=1.3
+    )
+
+
 def on_the_way(records: pd.DataFrame, private: np.ndarray | None) -> Figure:
     """One case in steps: a row for each method, its images at ``PICTURE_ITERATIONS`` or at its end.
 

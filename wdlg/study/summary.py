@@ -61,3 +61,38 @@ FORMATS = {
     "learning_rate": "{:g}",
 }
 """How the columns of the table are written on a page."""
+
+
+def paired_outcomes(records: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """What came of two methods on the same cases: both recovered the image, one of them, or none.
+
+    Args:
+        records: of attacks, with the columns dataset, network, case, method, mse and pictures.
+        first, second: names of methods; cases that only one of them met are left out.
+
+    Returns:
+        A row for each outcome that happened, the most frequent first: outcome (in words), count, cases (of
+        all outcomes), and dataset, network, case of the first case for which both have stored pictures (None
+        where there is none).
+    """
+    key = ["dataset", "network", "case"]
+    both = records[records["method"].isin([first, second])]
+    good = both.assign(good=recovered(both["mse"])).pivot_table("good", key, "method", sort=False)
+    shown = both.assign(shown=both["pictures"].map(len) > 0).pivot_table("shown", key, "method", sort=False)
+    if not {first, second} <= set(good.columns):
+        return pd.DataFrame(columns=["outcome", "count", "cases", *key])
+    good = good[[first, second]].dropna().astype(bool)
+    rows = []
+    for one, two, words in (
+        (True, True, "both"),
+        (True, False, f"{first} alone"),
+        (False, True, f"{second} alone"),
+        (False, False, "neither"),
+    ):
+        cases = good.index[(good[first] == one) & (good[second] == two)]
+        pictured = [case for case in cases if shown.loc[case].all()]
+        if len(cases):
+            place = pictured[0] if pictured else (None, None, None)
+            rows.append((words, len(cases), len(good), *place))
+    rows.sort(key=lambda row: -row[1])
+    return pd.DataFrame(rows, columns=["outcome", "count", "cases", *key])
