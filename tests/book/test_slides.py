@@ -52,7 +52,8 @@ def made(tmp_path):
         shutil.copy(ROOT / "book" / "slides" / name, lectures)
 
     def make(*slides):
-        content = {"title": "A & B", "subtitle": "First", "slides": list(slides)}
+        slides = [{"minutes": 1} | slide for slide in slides]
+        content = {"title": "A & B", "subtitle": "First", "slides": slides}
         (lectures / "lecture.yaml").write_text(yaml.safe_dump(content))
         [path] = write_slides(lectures, pages)
         assert path == pages / "slides" / "lecture.html"
@@ -72,7 +73,7 @@ def test_a_slide_shows_figures_equations_and_theorems_by_their_names(made):
     assert "x < 1" in slide.select_one("div.math").get_text()
     assert "It holds." in slide.select_one(".theorem").get_text()
     assert slide.select_one(".words").get_text() == "Why?"
-    assert slide.select_one("aside.notes").get_text() == "Wait."
+    assert slide.select_one("aside.notes").get_text() == "Minute 0 to 1. Wait."
     assert slide.footer.a["href"] == "../notebooks/01_page.html"
     assert slide.footer.a.get_text() == "A page"
 
@@ -95,6 +96,22 @@ def test_a_table_too_long_for_a_slide_goes_on_on_the_next(made):
     assert [len(part) for part in cells] == [ROWS, ROWS, 1]
     assert [cell for part in cells for cell in part] == [f"row {number}" for number in range(2 * ROWS + 1)]
     assert all(slide.th.get_text() == "A" for slide in slides[:3])
+
+
+def test_the_clock_goes_on_from_slide_to_slide(made):
+    shown = made({"title": "One", "minutes": 5}, {"title": "Two", "minutes": 10, "notes": "Wait."})
+    notes = [note.get_text() for note in shown.select("aside.notes")]
+    assert notes == ["Minute 0 to 5. ", "Minute 5 to 15. Wait."]
+
+
+def test_what_is_asked_comes_before_what_answers_it(made):
+    slide = made({"title": "One", "ask": "Why?", "show": ["fig-one"]}).select_one("#slide-2")
+    assert slide.select_one(".ask").get_text() == "Why?"
+    assert "step" not in slide.select_one(".ask")["class"]
+    assert "step" in slide.select_one(".shown")["class"]
+    slide = made({"title": "One", "text": ["A", "B"], "show": ["fig-one"]}).select_one("#slide-2")
+    assert "step" not in slide.select_one(".shown")["class"]
+    assert [line.get_text() for line in slide.select(".words .step")] == ["A", "B"]
 
 
 def test_nothing_in_the_file_leads_elsewhere_but_to_the_book(made):
@@ -121,7 +138,10 @@ def test_a_picture_without_a_description_is_refused(made):
     ("slide", "complaint"),
     [
         ({"show": ["fig-one"]}, "without a title"),
-        ({"title": "A", "shows": ["fig-one"]}, "'shows'.*show, text"),
+        ({"title": "A", "minutes": 0}, "minutes of the slide 'A' in lecture.yaml is 0, but must be"),
+        ({"title": "A", "minutes": None}, "minutes .* is None"),
+        ({"title": "A", "ask": "Why?"}, "asks on 'A', which must show what answers it"),
+        ({"title": "A", "shows": ["fig-one"]}, "'shows'.*show, text, ask"),
     ],
 )
 def test_a_lecture_with_a_mistake_is_refused(made, slide, complaint):
@@ -175,9 +195,20 @@ def test_all_that_a_lecture_shows_is_in_the_book(path):
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_a_lecture_takes_the_time_that_the_page_for_teachers_says(path):
+    text = (ROOT / "book" / "teaching.md").read_text()
+    number = path.stem.removeprefix("lecture")
+    plan = text.split(f"## Lecture {number}:")[1].split("\n## ")[0]
+    minutes = [int(row) for row in re.findall(r"^\| (\d+) \|", plan, flags=re.MULTILINE)]
+    assert sum(minutes) == sum(slide["minutes"] for slide in read_lecture(path)["slides"]) == 90
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_no_measured_number_is_typed_on_a_slide(path):
     for slide in read_lecture(path)["slides"]:
-        typed = " ".join([slide["title"], *slide["text"], slide.get("notes", "")]).replace('"100 %"', "")
+        typed = " ".join(
+            [slide["title"], *slide["text"], slide.get("ask", ""), slide.get("notes", "")]
+        ).replace('"100 %"', "")
         assert not re.search(r"\d", typed), typed
 
 
@@ -199,7 +230,7 @@ def test_the_slides_work_with_the_keyboard_from_a_file_without_a_network(browser
     page.wait_for_function("window.MathJax.startup && MathJax.startup.promise")
     page.evaluate("MathJax.startup.promise")
     count = page.locator(".slide").count()
-    assert count > len(read_lecture(path)["slides"])  # a long table takes several
+    assert count >= len(read_lecture(path)["slides"]) + 1  # a long table takes several
     current = page.locator(".slide.current")
     titles = []
     for number in range(1, count + 1):
@@ -210,10 +241,15 @@ def test_the_slides_work_with_the_keyboard_from_a_file_without_a_network(browser
         if body.count():
             room = "b => [b.scrollHeight - b.clientHeight, b.scrollWidth - b.clientWidth]"
             assert max(body.evaluate(room)) <= 1, f"slide {number} does not fit"
+        for step in current.locator(".step").all():
+            assert not step.is_visible()
+            page.keyboard.press("ArrowRight")
+            assert step.is_visible()
         page.keyboard.press("ArrowRight")
     assert list(dict.fromkeys(titles[1:])) == [slide["title"] for slide in read_lecture(path)["slides"]]
     page.keyboard.press("ArrowLeft")
     assert current.get_attribute("id") == f"slide-{count - 1}"
+    assert all(step.is_visible() for step in current.locator(".step").all())
     page.keyboard.press("Home")
     assert current.get_attribute("id") == "slide-1"
     page.locator("#next").click()

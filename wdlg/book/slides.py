@@ -20,10 +20,14 @@ from typing import Any
 import yaml
 from bs4 import BeautifulSoup, Tag
 
-from wdlg.errors import InputError, require_choice
+from wdlg.errors import InputError, require_choice, require_count
 
-KEYS = ("title", "show", "text", "notes")
-"""What a slide may have; only the title is needed."""
+KEYS = ("title", "minutes", "show", "text", "ask", "notes")
+"""What a slide may have; only the title and the minutes are needed.
+
+The lines of a text come one by one. What is asked is asked before anything is shown: what the slide shows
+comes with the next key. Minutes are what the slide takes; with the notes the clock is shown.
+"""
 
 NOT_SHOWN = (".headerlink", ".cell_input", ".toggle-details", "details.hide", ".copybtn")
 """Parts of a page that have no use on a slide."""
@@ -57,8 +61,10 @@ def write_slides(lectures: Path, pages: Path) -> list[Path]:
     for path in sorted(lectures.glob("*.yaml")):
         content = read_lecture(path)
         slides: list[str] = []
+        clock = 0
         for slide in content["slides"]:
-            slides += _slides(len(slides) + 2, slide, book, path.name)
+            slides += _slides(len(slides) + 2, slide, book, path.name, clock)
+            clock += slide["minutes"]
         target = pages / "slides" / f"{path.stem}.html"
         target.parent.mkdir(exist_ok=True)
         target.write_text(_document(content, slides, lectures, pages), encoding="utf-8")
@@ -67,7 +73,7 @@ def write_slides(lectures: Path, pages: Path) -> list[Path]:
 
 
 def read_lecture(path: Path) -> dict[str, Any]:
-    """The content of a lecture's file: title, subtitle and slides, each of these with a title.
+    """The content of a lecture's file: title, subtitle and slides, each of these with a title and minutes.
 
     Raises:
         InputError: something is missing or unknown.
@@ -80,6 +86,9 @@ def read_lecture(path: Path) -> dict[str, Any]:
             require_choice(f"a key of a slide in {path.name}", key, KEYS)
         if "title" not in slide:
             raise InputError(f"{path.name} has a slide without a title: {slide}.")
+        require_count(f"minutes of the slide {slide['title']!r} in {path.name}", slide.get("minutes"))
+        if slide.get("ask") and not slide.get("show"):
+            raise InputError(f"{path.name} asks on {slide['title']!r}, which must show what answers it.")
         slide.update({key: slide.get(key, []) for key in ("show", "text")})
     return content
 
@@ -154,24 +163,28 @@ def _for_slide(part: Tag, page: Path) -> Tag:
     return alone
 
 
-def _slides(first: int, slide: Mapping[str, Any], book: _Pages, lecture: str) -> Iterator[str]:
-    """A slide as HTML, or several where a table is too long for one."""
+def _slides(first: int, slide: Mapping[str, Any], book: _Pages, lecture: str, clock: int) -> Iterator[str]:
+    """A slide as HTML, or several where a table is too long for one; it begins at a minute of the lecture."""
     shown, sources = [], {}
     for name in slide["show"]:
         page, parts = book.parts(name, lecture)
         shown += parts
         sources[f"../{page.parent.name}/{page.name}"] = book.title(page)
-    words = "".join(f"<li>{html.escape(line)}</li>" for line in slide["text"])
-    notes = f'<aside class="notes">{html.escape(slide["notes"])}</aside>' if slide.get("notes") else ""
+    words = "".join(f'<li class="step">{html.escape(line)}</li>' for line in slide["text"])
+    asked = f'<p class="ask">{html.escape(slide["ask"])}</p>' if slide.get("ask") else ""
+    time = f"Minute {clock} to {clock + slide['minutes']}."
+    notes = f'<aside class="notes"><b>{time}</b> {html.escape(slide.get("notes", ""))}</aside>'
     origin = " · ".join(f'<a href="{address}">{html.escape(title)}</a>' for address, title in sources.items())
     layout = "both" if words and shown else "one"
     for number, portion in enumerate(_portions(shown), first):
         inside = (f'<ul class="words">{words}</ul>' if words else "") + (
-            f'<div class="shown">{"".join(map(str, portion))}</div>' if portion else ""
+            f'<div class="shown{" step" if asked else ""}">{"".join(map(str, portion))}</div>'
+            if portion
+            else ""
         )
         yield (
             f'<section class="slide" id="slide-{number}" aria-label="Slide {number}">'
-            f"<h2>{html.escape(slide['title'])}</h2>"
+            f"<h2>{html.escape(slide['title'])}</h2>{asked}"
             f'<div class="body {layout}">{inside}</div>{notes}'
             f'<footer><span>{origin}</span><span class="number">{number}</span></footer></section>'
         )
