@@ -397,6 +397,15 @@ def test_a_count_of_jobs_that_is_not_a_whole_number_above_zero_is_refused(tmp_pa
         book.build(root=checkout(tmp_path, {"00_summary": simple()}), jobs=jobs)
 
 
+def test_solutions_go_into_a_folder_and_nowhere_else(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--solutions is .*file', but must be a folder"):
+        book.build(
+            root=checkout(tmp_path / "book", {"00_summary": simple()}), solutions=str(tmp_path / "file")
+        )
+    assert not (tmp_path / "book" / "book" / "executed").exists()
+
+
 def test_outside_a_checkout_the_build_says_so(tmp_path):
     result = wdlg_book(tmp_path)
     assert result.returncode == 2

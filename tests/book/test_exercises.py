@@ -8,7 +8,16 @@ import pytest
 from nbformat import v4
 from test_project import NOTEBOOKS, read
 
-from wdlg.book.exercises import GRADES, HEADING, exercise_notebook, question, section, stub, write_exercises
+from wdlg.book.exercises import (
+    GRADES,
+    HEADING,
+    exercise_notebook,
+    question,
+    section,
+    stub,
+    take_out_solutions,
+    write_exercises,
+)
 from wdlg.errors import InputError
 
 CHAPTERS = [path for path in NOTEBOOKS if any(cell.source.startswith(HEADING) for cell in read(path).cells)]
@@ -251,6 +260,25 @@ def test_an_exercise_notebook_has_the_question_the_given_code_a_stub_and_the_che
         "## 2. Explain: briefly\n\nWhy?",
         "*Your answer:*",
     ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pages_without_solutions_keep_every_question_and_their_file_has_every_solution(path, tmp_path):
+    pages, folder = tmp_path / "pages", tmp_path / "new" / "solutions"
+    pages.mkdir()
+    nbformat.write(read(path), pages / path.name)
+    take_out_solutions(pages, folder)
+    before, after = list(section(read(path))), read(pages / path.name)
+    assert (folder / path.name).exists() == bool(before)
+    left = [(part, cell.source) for part, cell in section(after)]
+    kept = ("question", "given")
+    assert left == [(part, cell.source) for part, cell in before if part in kept]
+    outside = {cell.source for cell in read(path).cells} - {cell.source for _, cell in before}
+    assert outside <= {cell.source for cell in after.cells}
+    if before:
+        written = [cell.source for cell in read(folder / path.name).cells]
+        assert written[1:] == [cell.source for _, cell in before]
+        assert "solution}" not in "".join(cell.source for cell in after.cells)
 
 
 def test_the_list_for_teachers_has_each_exercise_notebook_on_a_line_of_its_own(tmp_path):

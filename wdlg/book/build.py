@@ -29,7 +29,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from wdlg import project
-from wdlg.book.exercises import write_exercises
+from wdlg.book.exercises import take_out_solutions, write_exercises
 from wdlg.book.pages import MISSING
 from wdlg.book.slides import write_slides
 from wdlg.errors import InputError, require_choice, require_count
@@ -132,6 +132,7 @@ def build(
     root: Path | None = None,
     data_dir: str | None = None,
     jobs: int | None = None,
+    solutions: str | None = None,
 ) -> Path:
     """Execute the notebooks with a profile's parameters and build the pages.
 
@@ -141,6 +142,8 @@ def build(
         data_dir: folder of the sample files, handed to the notebooks as ``WDLG_DATA``.
         jobs: notebooks, or cells of the study, that run side by side, one thread each; None for the number of
             cores, at most 2, since a notebook of the paper profile can need several GB.
+        solutions: folder for the solutions of the exercises, which the pages then leave out; None to keep
+            them on the pages.
 
     Returns:
         The page to open.
@@ -156,6 +159,8 @@ def build(
     environment = {**os.environ, **ONE_THREAD, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if data_dir is not None:
         environment["WDLG_DATA"] = str(Path(data_dir).resolve())
+    if solutions is not None and Path(solutions).exists() and not Path(solutions).is_dir():
+        raise InputError(f"--solutions is {solutions!r}, but must be a folder, or not be there yet.")
     started = time.perf_counter()
     names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
     with terminated_like_interrupted(), _alone(checkout):
@@ -165,6 +170,11 @@ def build(
             raise _cannot_write(checkout.executed, error) from None
         _compute_study(checkout, profile, jobs)
         _Execution(checkout, parameters, environment, names).run(jobs)
+        if solutions is not None:
+            try:
+                take_out_solutions(checkout.executed / "notebooks", Path(solutions))
+            except OSError as error:
+                raise _cannot_write(Path(solutions), error) from None
         _make_pages(checkout, environment)
     page = checkout.pages / "index.html"
     click.echo(f"The book is ready after {time.perf_counter() - started:.0f} s. Open {page}")

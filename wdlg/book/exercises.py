@@ -182,3 +182,29 @@ def write_exercises(chapters: Path, folder: Path) -> None:
             title = made.cells[0].source.splitlines()[0].removeprefix("# Exercises: ")
             lines.append(f"- {{download}}`{title} <../{folder.name}/{path.name}>`\n")
     (folder / "list.md").write_text("".join(lines), encoding="utf-8")
+
+
+def take_out_solutions(chapters: Path, folder: Path) -> None:
+    """Move the solutions of executed chapters out of their pages, so that exercises can be graded.
+
+    Each chapter with exercises loses its solutions and checks; its exercises, with both and with what they
+    printed, are written under its name into another folder.
+
+    Args:
+        chapters: folder of executed notebooks, which are changed.
+        folder: of the solutions; made if it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(chapters.glob("*.ipynb")):
+        chapter = nbformat.read(path, as_version=4)
+        found = list(section(chapter))
+        if not found:
+            continue
+        title = new_markdown_cell(
+            f"# Solutions: {chapter.cells[0].source.splitlines()[0].removeprefix('# ')}"
+        )
+        whole = new_notebook(cells=[title, *(cell for _, cell in found)], metadata=chapter.metadata)
+        nbformat.write(whole, folder / path.name)
+        taken = {cell.id for part, cell in found if part in {"solution", "check"}}
+        chapter.cells = [cell for cell in chapter.cells if cell.id not in taken]
+        nbformat.write(chapter, path)

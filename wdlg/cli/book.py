@@ -18,14 +18,17 @@ from wdlg.interruption import exit_code_of_request
     help="quick computes everything on embedded images; paper uses the five data sets of the paper.",
 )
 @option("--jobs", type=int, metavar="N", help="Notebooks that run side by side.  [default: the cores]")
+@option(
+    "--solutions", metavar="DIR", help="Leave the exercises' solutions out of the pages; write them here."
+)
 @data_dir_option
-def book_command(profile: str, jobs: int | None, data_dir: str | None) -> None:
+def book_command(profile: str, jobs: int | None, solutions: str | None, data_dir: str | None) -> None:
     """Execute the notebooks and build the book. Run it in a checkout of the repository."""
     from wdlg.book.build import BookError, build
 
     try:
         with exit_code_of_request():
-            build(profile, data_dir=data_dir, jobs=jobs)
+            build(profile, data_dir=data_dir, jobs=jobs, solutions=solutions)
     except BookError as error:
         click.echo(f"wdlg: {error}", err=True)
         sys.exit(1)
