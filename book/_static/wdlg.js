@@ -3,11 +3,17 @@
 
 const SCROLLING = ".wdlg-scroll, div.math, .cell_output > .output";
 
-// The keyboard reaches a box that scrolls, and only while it scrolls.
+// The keyboard reaches a box that scrolls, and only while it scrolls; then it has a name, too.
+const inside = (box) => (box.matches("div.math") ? "Formula" : box.querySelector("table") ? "Table" : "Figure or output");
 const reachScrolling = () =>
   document.querySelectorAll(SCROLLING).forEach((box) => {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
+    if (box.scrollWidth > box.clientWidth) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", `${inside(box)}, scrolls sideways`);
+    } else {
+      ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
+    }
   });
 
 // On a phone a table with whole sentences becomes a list of cards (wdlg.css): each cell says what its column is. A
