@@ -20,7 +20,7 @@ attacker who knows what images look like gives up being unbiased, and can be clo
 precision)⁻¹``, which holds for every estimate). The label is taken for known.
 
 Prior work on such bounds: Hannun, Guo and van der Maaten (2021), Fisher information loss; Zhang et al.
-(2023), I2F; Li, Wang and Lei (arXiv 2402.09478); Chen, Gursoy and Lei (arXiv 2411.03746).
+(2023), I2F; Liu, Wang, Chen and Lei (2025, arXiv 2402.09478); Chen, Gürsoy and Lei (arXiv 2411.03746).
 """
 
 from __future__ import annotations

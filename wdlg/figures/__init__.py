@@ -8,7 +8,8 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 """
 
 from wdlg.figures.defences import protection_by_price, share_by_strength
-from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
+from wdlg.figures.images import cards, image_grid, on_the_way, recovered, show_image, single_attack, unfolding
+from wdlg.figures.inversion import refinement, stride_phases, way_down
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
@@ -25,6 +26,7 @@ __all__ = [
     "Picture",
     "Slider",
     "bias_gradient",
+    "cards",
     "convergence",
     "held_map",
     "image_grid",
@@ -43,6 +45,7 @@ __all__ = [
     "readings_map",
     "recovered",
     "recovery_slider",
+    "refinement",
     "rule_accuracy",
     "saturation",
     "save",
@@ -52,8 +55,10 @@ __all__ = [
     "speed_goals",
     "speed_limits",
     "speed_scaling",
+    "stride_phases",
     "success_by_rate",
     "success_curves",
     "success_of_each",
     "unfolding",
+    "way_down",
 ]
