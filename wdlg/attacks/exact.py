@@ -164,27 +164,10 @@ class Exact:
         for _ in range(self.refine):
             trace.append(refined(observation, trace[-1][0], found.labels))
         trace = [(images.to(like), loss.to(like)) for images, loss in trace]
-        images, loss = trace[-1]
-        result = Reconstruction.at_once(
-            images, found.labels, loss=loss, seconds=time.perf_counter() - started
-        )
-        losses = torch.stack([loss for _, loss in trace], dim=1)
-        best = losses.nan_to_num(nan=torch.inf).argmin(1)
-        converged = result.status == Status.CONVERGED
-        sure = found.determined & (loss <= EXPLAINED)
-        rows = torch.arange(len(images), device=images.device)
-        number = torch.arange(self.evaluations, device=images.device).int()
-        return trace, replace(
-            result,
-            best_images=torch.stack([images for images, _ in trace], dim=1)[rows, best],
-            best_loss=losses[rows, best],
-            first_loss=losses[:, 0],
-            status=torch.where(converged & ~sure, Status.UNSURE.value, result.status),
-            iterations=torch.full_like(result.iterations, self.refine),
-            evaluations=torch.full_like(result.evaluations, self.evaluations),
-            loss_trace=losses,
-            iteration_trace=number.expand(len(images), -1),
-        )
+        result = Reconstruction.in_steps(trace, found.labels, seconds=time.perf_counter() - started)
+        sure = found.determined & (result.loss <= EXPLAINED)
+        status = torch.where((result.status == Status.CONVERGED) & ~sure, Status.UNSURE.value, result.status)
+        return trace, replace(result, status=status)
 
 
 def invert(observation: Observation, rule: LabelRule) -> Inversion:

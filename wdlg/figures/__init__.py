@@ -7,6 +7,7 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
+from wdlg.figures.bounds import directions, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.images import cards, image_grid, on_the_way, recovered, show_image, single_attack, unfolding
 from wdlg.figures.inversion import refinement, stride_phases, way_down
@@ -28,6 +29,7 @@ __all__ = [
     "bias_gradient",
     "cards",
     "convergence",
+    "directions",
     "held_map",
     "image_grid",
     "kept_mass",
@@ -37,7 +39,9 @@ __all__ = [
     "method_diagram",
     "missed_labels",
     "mse_against_loss",
+    "mse_by_noise",
     "on_the_way",
+    "pixel_map",
     "plan_maps",
     "plan_slider",
     "point_plans",
