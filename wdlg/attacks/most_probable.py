@@ -34,6 +34,9 @@ CHUNK = 8
 HALVINGS = 8
 """Of a step that would make a picture less probable."""
 
+SETTLED = 1e-9
+"""Where a step lowers what is minimised by a smaller share than this, in every picture, no more are made."""
+
 
 @dataclass(frozen=True)
 class NormalPrior:
@@ -185,18 +188,25 @@ class MostProbable:
 
         images = mean.expand(len(labels), *mean.shape).clone()
         loss = residual(observation, images, labels)
+        value = improbable(images, loss)
         trace = [(images, loss)]
+        settled = False
         for _ in range(self.steps):
+            if settled:
+                trace.append(trace[-1])
+                continue
             moved, after = refined(observation, images, labels, prior=(mean, precision))
             for _ in range(HALVINGS):
-                worse = improbable(moved, after) > improbable(images, loss)
+                worse = improbable(moved, after) > value
                 if not worse.any():
                     break
                 moved = torch.where(worse[:, None, None, None], (images + moved) / 2, moved)
                 after = residual(observation, moved, labels)
-            better = improbable(moved, after) < improbable(images, loss)
+            new = improbable(moved, after)
+            better = new < value
+            settled = not bool((new < (1 - SETTLED) * value).any())
             images = torch.where(better[:, None, None, None], moved, images)
-            loss = torch.where(better, after, loss)
+            loss, value = torch.where(better, after, loss), torch.where(better, new, value)
             trace.append((images, loss))
         trace = [(images.to(like), loss.to(like)) for images, loss in trace]
         return trace, Reconstruction.in_steps(trace, labels, seconds=time.perf_counter() - started)
