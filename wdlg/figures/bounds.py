@@ -91,16 +91,20 @@ def mse_by_noise(
         axes.plot(
             list(values), list(values.values()), color="0.35", linestyle=style, linewidth=2.5, label=name
         )
-    for name, runs in table.groupby("method", sort=False):
-        look = REACHING.get(str(name), OTHER)
-        middle = {float(level): float(quartiles(rows["mse"])[1]) for level, rows in runs.groupby("level")}
+    for method in dict.fromkeys(table["method"]):
+        runs = table[table["method"] == method]
+        look = REACHING.get(str(method), OTHER)
+        middle = {
+            float(level): float(quartiles(runs["mse"][runs["level"] == level])[1])
+            for level in sorted(runs["level"].unique())
+        }
         axes.plot(
             list(middle),
             list(middle.values()),
             color=look.color,
             linestyle=look.style,
             marker=look.marker,
-            label=str(name),
+            label=str(method),
         )
     axes.set(xscale="log", yscale="log", ylim=shown)
     axes.set(xlabel="noise level (relative to the gradient)", ylabel="MSE (median)")
