@@ -266,11 +266,12 @@ def test_the_way_down_shows_maps_in_one_frame_and_the_error_of_each_layer():
     found = [np.arange(12 * 4.0).reshape(12, 2, 2), np.full((1, 3, 3), 0.5)]
     true = [found[0] + 0.1, found[1]]
     figure = figures.way_down(found, true, ["layer", "image"])
-    above, image, *_ = figure.axes
-    assert [axes.get_title() for axes in (above, image)] == ["layer", "image"]
+    above, private, image, _ = figure.axes
+    assert [axes.get_title() for axes in (above, private)] == ["recovered", "private"]
+    assert [axes.get_ylabel() for axes in (above, image)] == ["layer", "image"]
     assert [axes.get_xlabel() for axes in (above, image)] == ["MSE 0.01", "MSE 0"]
     shown = np.asarray(above.images[0].get_array())
-    assert shown.shape == (8, 11)  # 3 rows and 4 columns of maps of 2x2, with lines between
+    assert shown.shape == (5, 17)  # 2 rows and 6 columns of maps of 2x2, with lines between
     np.testing.assert_allclose(shown[:2, :2], found[0][0] / 47)
     assert (shown[2] == 1).all()
 

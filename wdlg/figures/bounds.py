@@ -41,9 +41,9 @@ def directions(
         for axes, place in zip(axes_row, range(first, first + each), strict=True):
             image = vectors[place]
             show_image(axes, 0.5 + 0.5 * image / np.abs(image).max())
-            axes.set_title(f"{place + 1} of {len(vectors):,}", fontsize="small")
-            axes.set_xlabel(f"± {deviations[place]:.2g}", fontsize="small")
-        axes_row[0].set_ylabel(name, fontsize="medium")
+            axes.set_title(f"{place + 1} of {len(vectors):,}")
+            axes.set_xlabel(f"± {deviations[place]:.2g}")
+        axes_row[0].set_ylabel(name)
     return figure
 
 
@@ -54,7 +54,7 @@ def pixel_map(image: np.ndarray, deviations: np.ndarray) -> Figure:
         image: (C, H, W).
         deviations: (C, H, W), in units of the pixels' values; of channels the root mean square is shown.
     """
-    figure = Picture(figsize=(6.4, 3.1))
+    figure = Picture(figsize=(5.6, 3.1))
     left, right = figure.subplots(1, 2)
     show_image(left, image)
     left.set_title("private image", fontsize="medium")
@@ -81,7 +81,7 @@ def mse_by_noise(
         lines: other bounds and values by name, by level, drawn without markers.
         shown: least and largest MSE of the axis; a curve beyond leaves the frame.
     """
-    figure = Picture(figsize=(6.4, 5.2))
+    figure = Picture(figsize=(5.2, 5.6))
     axes = figure.subplots()
     axes.fill_between(
         list(bound), BELOW, list(bound.values()), color="0.85", label="below the Cramér-Rao bound"
@@ -108,5 +108,5 @@ def mse_by_noise(
         )
     axes.set(xscale="log", yscale="log", ylim=shown)
     axes.set(xlabel="noise level (relative to the gradient)", ylabel="MSE (median)")
-    legend_below(figure, 3)
+    legend_below(figure, 2)
     return figure

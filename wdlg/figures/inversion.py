@@ -20,7 +20,7 @@ LEVEL_LOOKS = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", 
 """Colour, line and marker of curves for levels of noise, in turn."""
 
 
-def mosaic(maps: np.ndarray, columns: int = 4) -> np.ndarray:
+def mosaic(maps: np.ndarray, columns: int = 6) -> np.ndarray:
     """Maps (C, H, W) beside and below each other with white lines between, as one image (1, H', W').
 
     Their values are stretched to [0, 1] by the least and the largest of all that are finite.
@@ -37,26 +37,24 @@ def mosaic(maps: np.ndarray, columns: int = 4) -> np.ndarray:
     return out[None]
 
 
-def way_down(
-    found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Sequence[str], *, image_last: bool = True
-) -> Figure:
-    """What each layer handed on, as it was recovered and as it was, and the MSE between the two.
+def way_down(found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """What each layer handed on, as it was recovered and as it was, a row for each, with the MSE below.
 
     Args:
-        found, true: (C, H, W) each, in the order of recovery.
-        titles: of the columns.
-        image_last: the last is an image, and shown as one.
+        found, true: (C, H, W) each, in the order of recovery; the last is an image and shown as one.
+        titles: of the rows.
     """
-    figure = Picture(figsize=(1.75 * len(titles) + 0.6, 3.9))
-    grid = figure.subplots(2, len(titles), squeeze=False)
-    for column, (title, one, other) in enumerate(zip(titles, found, true, strict=True)):
-        picture = image_last and column == len(titles) - 1
-        for axes, values in zip(grid[:, column], (one, other), strict=True):
+    # Narrow, so that its letters can be read on a phone.
+    figure = Picture(figsize=(4.8, 2.05 * len(titles)))
+    grid = figure.subplots(len(titles), 2, squeeze=False)
+    for row, (title, one, other) in enumerate(zip(titles, found, true, strict=True)):
+        picture = row == len(titles) - 1
+        for axes, values in zip(grid[row], (one, other), strict=True):
             show_image(axes, values if picture else mosaic(values))
-        grid[0, column].set_title(title, fontsize="medium")
-        grid[0, column].set_xlabel(f"MSE {np.mean((one - other) ** 2):.1g}", fontsize="medium")
-    for axes, text in zip(grid[:, 0], ("recovered", "private"), strict=True):
-        axes.set_ylabel(text, fontsize="medium")
+        grid[row, 0].set_ylabel(title)
+        grid[row, 0].set_xlabel(f"MSE {np.mean((one - other) ** 2):.1g}")
+    for axes, text in zip(grid[0], ("recovered", "private"), strict=True):
+        axes.set_title(text)
     return figure
 
 
@@ -71,8 +69,9 @@ def stride_phases(
         pixels: of each phase.
         window: row and column of the first pixel of one window of the kernel, and its height and width.
     """
-    figure = Picture(figsize=(6.6, 3.3))
-    plane, bars = figure.subplots(1, 2, width_ratios=(1, 1.2))
+    # One above the other, so that its letters can be read on a phone.
+    figure = Picture(figsize=(4.6, 6.6))
+    plane, bars = figure.subplots(2, 1, height_ratios=(1.6, 1))
     count = len(equations)
     plane.imshow(phases, cmap=ListedColormap(PHASE_COLORS[:count]), vmin=-0.5, vmax=count - 0.5)
     height, width = phases.shape
@@ -113,7 +112,7 @@ def refinement(curves: Mapping[str, Sequence[float]], *, xlabel: str, others: Ma
         xlabel: of the axis.
         others: MSE of the other attack, by the name of the level.
     """
-    figure = Picture(figsize=(5.6, 3.8))
+    figure = Picture(figsize=(5.0, 3.8))
     axes = figure.subplots()
     for place, (name, values) in enumerate(curves.items()):
         color, style, marker = LEVEL_LOOKS[place % len(LEVEL_LOOKS)]
