@@ -271,7 +271,7 @@ def test_the_way_down_shows_maps_in_one_frame_and_the_error_of_each_layer():
     assert [axes.get_ylabel() for axes in (above, image)] == ["layer", "image"]
     assert [axes.get_xlabel() for axes in (above, image)] == ["MSE 0.01", "MSE 0"]
     shown = np.asarray(above.images[0].get_array())
-    assert shown.shape == (5, 17)  # 2 rows and 6 columns of maps of 2x2, with lines between
+    assert shown.shape == (8, 11)  # 3 rows and 4 columns of maps of 2x2, with lines between
     np.testing.assert_allclose(shown[:2, :2], found[0][0] / 47)
     assert (shown[2] == 1).all()
 

@@ -25,7 +25,7 @@ BELOW = 1e-12
 
 
 def directions(
-    vectors: np.ndarray, deviations: Sequence[float], *, each: int = 4, size: float = 1.45
+    vectors: np.ndarray, deviations: Sequence[float], *, each: int = 3, size: float = 1.45
 ) -> Figure:
     """Directions of an image that leak first, above, and last, below, with what remains unknown of each.
 

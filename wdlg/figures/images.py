@@ -55,7 +55,7 @@ def cards(
 ) -> Figure:
     """Images (C, H, W) by their titles, in rows, with a note under each that has one."""
     rows = -(-len(pictures) // columns)
-    figure = Picture(figsize=(size * columns + 0.3, (size + 0.55) * rows))
+    figure = Picture(figsize=(size * columns + 0.3, (size + 0.75) * rows))
     places = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, image) in zip(places, pictures.items(), strict=False):
         show_image(axes, image)

@@ -20,7 +20,7 @@ LEVEL_LOOKS = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", 
 """Colour, line and marker of curves for levels of noise, in turn."""
 
 
-def mosaic(maps: np.ndarray, columns: int = 6) -> np.ndarray:
+def mosaic(maps: np.ndarray, columns: int = 4) -> np.ndarray:
     """Maps (C, H, W) beside and below each other with white lines between, as one image (1, H', W').
 
     Their values are stretched to [0, 1] by the least and the largest of all that are finite.
@@ -45,7 +45,7 @@ def way_down(found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Se
         titles: of the rows.
     """
     # Narrow, so that its letters can be read on a phone.
-    figure = Picture(figsize=(4.8, 2.05 * len(titles)))
+    figure = Picture(figsize=(4.8, 2.15 * len(titles)))
     grid = figure.subplots(len(titles), 2, squeeze=False)
     for row, (title, one, other) in enumerate(zip(titles, found, true, strict=True)):
         picture = row == len(titles) - 1
