@@ -249,3 +249,81 @@ def test_kept_mass_is_drawn_case_by_case_with_the_median(digits):
     assert len(free.lines) == 3 + 1
     expected = table[table["method"] == "free"].groupby("iteration")["kept"].median()
     assert list(free.lines[-1].get_ydata()) == pytest.approx(list(expected))
+
+
+# The closed form and the bounds
+
+
+def test_cards_have_a_title_and_a_note_each_and_no_empty_frame():
+    pictures = {f"picture {number}": np.full((1, 2, 2), number / 5) for number in range(5)}
+    figure = figures.cards(pictures, {"picture 1": "a note"}, columns=4)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == list(pictures)
+    assert [axes.get_xlabel() for axes in shown] == ["", "a note", "", "", ""]
+
+
+def test_the_way_down_shows_maps_in_one_frame_and_the_error_of_each_layer():
+    found = [np.arange(12 * 4.0).reshape(12, 2, 2), np.full((1, 3, 3), 0.5)]
+    true = [found[0] + 0.1, found[1]]
+    figure = figures.way_down(found, true, ["layer", "image"])
+    above, private, image, _ = figure.axes
+    assert [axes.get_title() for axes in (above, private)] == ["recovered", "private"]
+    assert [axes.get_ylabel() for axes in (above, image)] == ["layer", "image"]
+    assert [axes.get_xlabel() for axes in (above, image)] == ["MSE 0.01", "MSE 0"]
+    shown = np.asarray(above.images[0].get_array())
+    assert shown.shape == (8, 11)  # 3 rows and 4 columns of maps of 2x2, with lines between
+    np.testing.assert_allclose(shown[:2, :2], found[0][0] / 47)
+    assert (shown[2] == 1).all()
+
+
+def test_stride_phases_are_counted_beside_the_plane():
+    phases = np.tile([[0.0, 1.0], [2.0, 3.0]], (4, 4))
+    plane, bars = figures.stride_phases(phases, (108, 72, 72, 48), (64,) * 4, (2, 2, 5, 5)).axes
+    np.testing.assert_array_equal(plane.images[0].get_array(), phases)
+    numbers = [text.get_text() for text in plane.texts]
+    assert [numbers.count(str(number)) for number in (1, 2, 3, 4)] == [9, 6, 6, 4]
+    assert [bar.get_width() for bar in bars.patches] == [108, 72, 72, 48]
+    assert "48 for 64" in bars.texts[-1].get_text()
+
+
+def test_steps_of_refinement_are_drawn_from_zero_with_the_other_attack_dotted():
+    axes = figures.refinement({"low": [3.0, 1.0]}, xlabel="steps", others={"low": 0.9}).axes[0]
+    curve, line = axes.lines
+    assert curve.get_xdata().tolist() == [0, 1]
+    assert set(line.get_ydata()) == {0.9}
+    assert (axes.get_xlabel(), axes.get_yscale()) == ("steps", "log")
+
+
+def test_the_first_and_the_last_directions_are_shown_with_their_deviations():
+    vectors = np.random.default_rng(0).normal(size=(9, 1, 3, 3))
+    figure = figures.directions(vectors, np.arange(1.0, 10.0), each=2)
+    assert [axes.get_title() for axes in figure.axes] == ["1 of 9", "2 of 9", "8 of 9", "9 of 9"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["± 1", "± 2", "± 8", "± 9"]
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(shown, 0.5 + 0.5 * vectors[0, 0] / np.abs(vectors[0]).max())
+
+
+def test_a_map_of_pixels_is_the_root_mean_square_of_the_channels():
+    deviations = np.stack([np.full((2, 2), 3.0), np.full((2, 2), 4.0)])
+    _, drawn, _ = figures.pixel_map(np.zeros((1, 2, 2)), deviations).axes
+    np.testing.assert_allclose(drawn.images[0].get_array(), np.sqrt(12.5))
+
+
+def test_attacks_are_drawn_by_their_median_above_the_bound():
+    table = pd.DataFrame(
+        {
+            "level": [0.1, 0.1, 0.1, 1.0, 1.0, 1.0],
+            "method": ["LM"] * 6,
+            "mse": [1.0, 2.0, 9.0, 4.0, 5.0, np.inf],
+        }
+    )
+    bound = {0.1: 0.5, 1.0: 50.0}
+    axes = figures.mse_by_noise(table, bound, lines={"guess": {0.1: 0.1, 1.0: 0.1}}).axes[0]
+    drawn = curves(axes)
+    assert drawn["LM"].get_ydata().tolist() == [2.0, 5.0]
+    assert drawn["LM"].get_marker() == figures.LOOKS["LM"].marker
+    assert drawn["guess"].get_ydata().tolist() == [0.1, 0.1]
+    (region,) = axes.collections
+    corners = region.get_paths()[0].vertices.tolist()
+    assert [0.1, 0.5] in corners
+    assert [1.0, 50.0] in corners

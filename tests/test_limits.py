@@ -81,6 +81,18 @@ def test_the_bound_is_the_trace_of_the_inverse_information():
     assert found.bound(0) == 0
 
 
+def test_the_deviation_of_a_pixel_is_that_of_the_inverse_information():
+    network = LeNet((2, 4, 5), 3)
+    parameters, image = case(network)
+    found = limits(network, parameters, image, 1)
+    entries, J = jacobian(network, parameters, image, 1)
+    sigma = 0.03 * entries.norm() / len(entries) ** 0.5
+    expected = sigma * torch.linalg.inv(J.T @ J).diagonal().sqrt().view(2, 4, 5)
+    torch.testing.assert_close(found.pixel_deviations(0.03), expected, rtol=1e-6, atol=0)
+    assert float(found.pixel_deviations(0.03).square().mean()) == pytest.approx(found.bound(0.03))
+    assert found.pixel_deviations(0).max() == 0
+
+
 def test_pixels_that_no_window_sees_are_in_no_gradient():
     network = small(nn.Conv2d(1, 6, 2, stride=4), nn.Tanh(), width=6, shape=(1, 4, 4))
     parameters = network.parameters()
@@ -95,6 +107,8 @@ def test_pixels_that_no_window_sees_are_in_no_gradient():
     assert found.level_for(0.01) == 0
     assert found.directions(1e-9) == 4
     assert found.with_prior(1e-6, 0.3) == pytest.approx(12 / 16 * 0.3**2, rel=1e-3)
+    seen = found.pixel_deviations(0.1)[0].isfinite()
+    assert seen.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
 def test_gauss_newton_attains_the_bound():
@@ -201,6 +215,7 @@ def test_noise_that_hides_an_image_gives_no_privacy_in_the_sense_of_epsilon():
         (lambda p, x: limits(NETWORK, p, x, 1.5), "^label is 1.5"),
         (lambda p, x: limits(NETWORK, p, x * 1e200, 1), "^image has a gradient"),
         (lambda p, x: limits(NETWORK, p, x, 1).bound(-1), "^level is -1"),
+        (lambda p, x: limits(NETWORK, p, x, 1).pixel_deviations(-1), "^level is -1"),
         (lambda p, x: limits(NETWORK, p, x, 1).level_for(0), "^mse is 0"),
         (lambda p, x: limits(NETWORK, p, x, 1).directions(0.1, math.nan), "^accuracy is nan"),
         (lambda p, x: limits(NETWORK, p, x, 1).with_prior(0, 1), "^level is 0"),

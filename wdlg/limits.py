@@ -20,7 +20,7 @@ attacker who knows what images look like gives up being unbiased, and can be clo
 precision)⁻¹``, which holds for every estimate). The label is taken for known.
 
 Prior work on such bounds: Hannun, Guo and van der Maaten (2021), Fisher information loss; Zhang et al.
-(2023), I2F; Li, Wang and Lei (arXiv 2402.09478); Chen, Gursoy and Lei (arXiv 2411.03746).
+(2023), I2F; Liu, Wang, Chen and Lei (2025, arXiv 2402.09478); Chen, Gürsoy and Lei (arXiv 2411.03746).
 """
 
 from __future__ import annotations
@@ -106,6 +106,22 @@ class Limits:
     def deviations(self, level: float) -> Tensor:
         """The least standard deviation along each of ``vectors``, in units of a pixel's value, (d,)."""
         return require_not_negative("level", level) * self._variances.sqrt()
+
+    def pixel_deviations(self, level: float) -> Tensor:
+        """The least standard deviation of each pixel's value, (channels, height, width).
+
+        The roots of the diagonal of ``sigma² (JᵀJ)⁻¹``; their mean square is :meth:`bound`. Infinite where
+        a direction that is not in the gradient has a part of the pixel.
+        """
+        level = require_not_negative("level", level)
+        squares = self.vectors.square()
+        if self.rank == self.pixels:
+            variances = self._variances
+        else:  # what rounding leaves of a pixel in a direction is no part of it
+            squares = torch.where(squares > RANK_TOLERANCE, squares, 0.0)
+            variances = self._variances.clamp_max(torch.finfo(squares.dtype).max)
+        found = torch.einsum("i,ichw->chw", variances, squares)
+        return level * torch.where(found < torch.finfo(squares.dtype).max ** 0.9, found, torch.inf).sqrt()
 
     def directions(self, level: float, accuracy: float = 0.1) -> int:
         """How many directions can be told to within an accuracy (standard deviation) at a noise level."""

@@ -13,7 +13,7 @@ from wdlg.attacks import Attack, Observation, Status, reconstruct
 from wdlg.attacks.exact import CHUNK, EXPLAINED, Exact, invert
 from wdlg.attacks.exact_layers import Layer
 from wdlg.attacks.exact_solve import Equations, determined, solve
-from wdlg.attacks.exact_stack import INVERSES, _leaky
+from wdlg.attacks.exact_stack import INVERSES, _leaky, stack_of
 from wdlg.attacks.gauss_newton import refined, residual
 from wdlg.attacks.labels import UNDECIDED, BiasMin, BiasSign
 from wdlg.errors import InputError
@@ -88,6 +88,30 @@ def test_a_stack_of_any_kernels_strides_and_paddings_gives_its_image_away(name):
     assert statuses(result) == ["CONVERGED"]
     assert mse(result.images, truth) < 1e-20
     assert result.labels.tolist() == [3]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_each_layer_hands_on_is_what_torch_computes_and_what_comes_back(name):
+    module = MODULES[name]()
+    network = ModuleNetwork(module, (2, 7, 8))
+    truth = torch.rand(3, 2, 7, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    observation = seen(network, network.parameters(), truth, torch.tensor([0, 1, 2]))
+    true = stack_of(network).handed_on(observation.parameters, truth)
+    found = invert(observation, BiasSign()).handed_on
+    layers = list(module)[:-2]
+    for number, (ahead, back) in enumerate(zip(true, found, strict=True), start=1):
+        torch.testing.assert_close(ahead, nn.Sequential(*layers[: 2 * number])(truth).detach())
+        torch.testing.assert_close(back, ahead, rtol=0, atol=1e-9)
+
+
+def test_a_lenet_hands_on_the_features_that_its_scores_come_from():
+    truth, _, observation = setting()
+    *_, features = stack_of(NETWORK).handed_on(observation.parameters, truth)
+    weight, bias = observation.parameters.tensors[-2:]
+    for row in range(3):
+        scores = weight[row] @ features[row].flatten() + bias[row]
+        own = [one[row] for one in observation.parameters.tensors]
+        torch.testing.assert_close(NETWORK.scores(own, truth[[row]])[0], scores)
 
 
 def test_images_that_share_a_network_or_not_come_back_as_they_would_alone():
@@ -255,6 +279,7 @@ def test_an_activation_is_undone_and_its_slope_known_from_its_values(activation)
     sums = torch.linspace(-3, 3, 14, dtype=torch.float64).requires_grad_()
     values = forward[activation.name](sums)
     (slope,) = torch.autograd.grad(values.sum(), sums)
+    torch.testing.assert_close(activation.values(sums), values)
     torch.testing.assert_close(activation.sums(values), sums)
     torch.testing.assert_close(activation.slope(values), slope)
     assert activation.holds(values).all()

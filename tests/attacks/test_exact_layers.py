@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wdlg.attacks.exact_layers import EXAMPLES, Layer
+from wdlg.attacks.exact_solve import determined_in_a_draw
 from wdlg.errors import InputError
 
 
@@ -78,6 +79,21 @@ def test_layers_in_use_are_determined_just_where_the_counts_say_so(name):
     if layer.sees_every_pixel:
         assert rank(gradient) == unknown - layer.missing
     assert (rank(forward, gradient) == unknown) == layer.may_be_determined
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_draw_determines_an_input_just_where_its_equations_have_full_rank(name):
+    layer = SMALL[name]
+    full = rank(*equations(layer, seed=7)) == layer.channels * layer.pixels
+    assert determined_in_a_draw(layer, seed=3) == full
+
+
+def test_a_draw_finds_out_layers_that_only_the_counts_allow():
+    layer = Layer(3, 7, 6, 5, (4, 3), (3, 2), (0, 2))
+    assert layer.may_be_determined
+    assert not determined_in_a_draw(layer)
+    with pytest.raises(InputError, match="^seed is -1"):
+        determined_in_a_draw(layer, seed=-1)
 
 
 def test_the_table_of_layers_in_use():

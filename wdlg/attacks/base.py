@@ -225,6 +225,34 @@ class Reconstruction(Rows):
             iteration_trace=zeros[:, None].int(),
         )
 
+    @classmethod
+    def in_steps(cls, steps: Sequence[tuple[Tensor, Tensor]], labels: Tensor, *, seconds: float) -> Self:
+        """What an attack brings that makes the same number of steps for all B, one evaluation each.
+
+        The status is that of :meth:`at_once` for the last images.
+
+        Args:
+            steps: images (B, channels, height, width) and losses (B,) of each evaluation, at least one.
+            labels: (B,), or (B, images).
+            seconds: that all took together.
+        """
+        images, loss = steps[-1]
+        last = cls.at_once(images, labels, loss=loss, seconds=seconds)
+        losses = torch.stack([loss for _, loss in steps], dim=1)
+        best = losses.nan_to_num(nan=torch.inf).argmin(1)
+        rows = torch.arange(len(images), device=images.device)
+        number = torch.arange(len(steps), device=images.device).int()
+        return replace(
+            last,
+            best_images=torch.stack([images for images, _ in steps], dim=1)[rows, best],
+            best_loss=losses[rows, best],
+            first_loss=losses[:, 0],
+            iterations=torch.full_like(last.iterations, len(steps) - 1),
+            evaluations=torch.full_like(last.evaluations, len(steps)),
+            loss_trace=losses,
+            iteration_trace=number.expand(len(images), -1),
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 

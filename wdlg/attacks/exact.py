@@ -76,6 +76,9 @@ class Inversion(Rows):
         determined: whether the equations of the first convolution have this image alone for a solution, (B,).
             Where not, others have the same gradient; where a later convolution leaves its input open, what is
             found does not fit the layers below, and shows in the residual.
+        handed_on: what each convolution handed on, first to last, (B, filters, height, width) each: found on
+            the way down, the last of them first. :meth:`~wdlg.attacks.exact_stack.Stack.handed_on` has the
+            true ones.
     """
 
     images: Tensor
@@ -84,6 +87,7 @@ class Inversion(Rows):
     condition: Tensor
     misfit: Tensor
     determined: Tensor
+    handed_on: tuple[Tensor, ...]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,27 +164,10 @@ class Exact:
         for _ in range(self.refine):
             trace.append(refined(observation, trace[-1][0], found.labels))
         trace = [(images.to(like), loss.to(like)) for images, loss in trace]
-        images, loss = trace[-1]
-        result = Reconstruction.at_once(
-            images, found.labels, loss=loss, seconds=time.perf_counter() - started
-        )
-        losses = torch.stack([loss for _, loss in trace], dim=1)
-        best = losses.nan_to_num(nan=torch.inf).argmin(1)
-        converged = result.status == Status.CONVERGED
-        sure = found.determined & (loss <= EXPLAINED)
-        rows = torch.arange(len(images), device=images.device)
-        number = torch.arange(self.evaluations, device=images.device).int()
-        return trace, replace(
-            result,
-            best_images=torch.stack([images for images, _ in trace], dim=1)[rows, best],
-            best_loss=losses[rows, best],
-            first_loss=losses[:, 0],
-            status=torch.where(converged & ~sure, Status.UNSURE.value, result.status),
-            iterations=torch.full_like(result.iterations, self.refine),
-            evaluations=torch.full_like(result.evaluations, self.evaluations),
-            loss_trace=losses,
-            iteration_trace=number.expand(len(images), -1),
-        )
+        result = Reconstruction.in_steps(trace, found.labels, seconds=time.perf_counter() - started)
+        sure = found.determined & (result.loss <= EXPLAINED)
+        status = torch.where((result.status == Status.CONVERGED) & ~sure, Status.UNSURE.value, result.status)
+        return trace, replace(result, status=status)
 
 
 def invert(observation: Observation, rule: LabelRule) -> Inversion:
@@ -205,15 +192,17 @@ def invert(observation: Observation, rule: LabelRule) -> Inversion:
     labels = rule(observation.gradient)
     precision = observation.gradient.bias.dtype
     exact = doubled(observation)
-    images, *quality = _descend(stack, exact.parameters, exact.gradient, TOLERANCE[precision])
+    images, condition, misfit, alone, handed_on = _descend(
+        stack, exact.parameters, exact.gradient, TOLERANCE[precision]
+    )
     images = images.unflatten(2, observation.network.image_shape[1:])
-    return Inversion(images, labels, residual(exact, images, labels), *quality)
+    return Inversion(images, labels, residual(exact, images, labels), condition, misfit, alone, handed_on)
 
 
 def _descend(
     stack: Stack, parameters: Parameters, gradient: Gradient, tolerance: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images (B, channels, pixels); condition and misfit of each layer, (B, layers); which are determined."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Images (B, channels, pixels), and the last four attributes of an :class:`Inversion`."""
     error = gradient.bias
     squared = error.square().sum(1, keepdim=True)
     # Of a saturated softmax nothing comes back: 0 / 0 is not a number, and is told as such.
@@ -221,11 +210,13 @@ def _descend(
     upstream = parameters.output_layer.times(error)
     condition: list[Tensor] = []
     misfit: list[Tensor] = []
+    handed_on: list[Tensor] = []
     for number in reversed(range(len(stack.layers))):
         layer, activation = stack.layers[number], stack.activations[number]
         weight, bias = parameters.tensors[2 * number : 2 * number + 2]
         weight = weight.reshape(len(weight), layer.filters, -1)
         values = values.reshape(-1, layer.filters, layer.places)
+        handed_on.insert(0, values.unflatten(2, layer.output_size))
         sums, slope = _undone(activation, values)
         delta = upstream.reshape(values.shape) * slope
         shared = gradient.hidden[2 * number]
@@ -242,7 +233,13 @@ def _descend(
         condition.insert(0, found.condition)
         misfit.insert(0, found.misfit)
         upstream = layer.folded(weight.transpose(1, 2) @ delta)
-    return values, torch.stack(condition, dim=1), torch.stack(misfit, dim=1), determined(equations)
+    return (
+        values,
+        torch.stack(condition, dim=1),
+        torch.stack(misfit, dim=1),
+        determined(equations),
+        tuple(handed_on),
+    )
 
 
 def _undone(activation: Activation, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from wdlg.attacks.exact_layers import Layer
+from wdlg.errors import require_count
 from wdlg.rows import Rows
 
 MOST_ITERATIONS = 1000
@@ -182,6 +183,30 @@ def determined(equations: Equations) -> Tensor:
     found, *_ = _cgls(equations, *equations.apply(sought), equations.delta.new_full((len(equations),), PROBE))
     gap = _dot(found - sought, found - sought) / _dot(sought, sought)
     return gap < 0.01 / (layer.channels * layer.pixels)
+
+
+def determined_in_a_draw(layer: Layer, seed: int = 0) -> bool:
+    """Whether one random draw of weights and delta has equations that determine the layer's input.
+
+    If it does, almost every one does (part 5 of the theorem in :mod:`wdlg.attacks.exact_layers`). If it does
+    not, a draw that does has still not been ruled out, but where the counts say no.
+
+    Args:
+        layer: the geometry.
+        seed: of the draw, 0 or above.
+
+    >>> determined_in_a_draw(Layer(2, 8, 8, 12, (5, 5), (2, 2), (2, 2)))
+    True
+    """
+    stream = torch.Generator().manual_seed(require_count("seed", seed, at_least=0))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=stream, dtype=torch.float64)
+
+    taps = layer.channels * layer.kernel[0] * layer.kernel[1]
+    sides = (1, layer.filters, layer.places)
+    trust = torch.ones(*sides, dtype=torch.float64)
+    return bool(determined(Equations(layer, normal(1, layer.filters, taps), trust, normal(*sides))))
 
 
 def _cgls(

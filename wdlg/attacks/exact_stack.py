@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wdlg.attacks.exact_layers import Layer
 from wdlg.errors import InputError
-from wdlg.networks.base import Network
+from wdlg.networks.base import Network, Parameters
 from wdlg.networks.convolution import KERNEL, PADDING
 from wdlg.networks.functional import TorchNetwork
 from wdlg.networks.lenet import CHANNELS, STRIDES, LeNet
@@ -18,10 +18,11 @@ from wdlg.networks.lenet import CHANNELS, STRIDES, LeNet
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation from its other side.
+    """An activation from both sides.
 
     Attributes:
         name: of the activation.
+        values: from the sums to the values.
         sums: from the values back to the sums.
         slope: its derivative, from the values.
         low, high: the values lie between these.
@@ -29,6 +30,7 @@ class Activation:
     """
 
     name: str
+    values: Callable[[Tensor], Tensor]
     sums: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
     low: float = -torch.inf
@@ -43,14 +45,17 @@ class Activation:
 def _leaky(slope: float) -> Activation:
     return Activation(
         "leaky_relu",
+        lambda sums: torch.where(sums < 0, slope * sums, sums),
         lambda values: torch.where(values < 0, values / slope, values),
         # Of two numbers torch would make single precision.
         lambda values: torch.where(values < 0, slope, torch.ones_like(values)),
     )
 
 
-SIGMOID = Activation("sigmoid", torch.logit, lambda values: values * (1 - values), 0.0, 1.0, 0.5)
-TANH = Activation("tanh", torch.atanh, lambda values: 1 - values.square(), -1.0, 1.0)
+SIGMOID = Activation(
+    "sigmoid", torch.sigmoid, torch.logit, lambda values: values * (1 - values), 0.0, 1.0, 0.5
+)
+TANH = Activation("tanh", torch.tanh, torch.atanh, lambda values: 1 - values.square(), -1.0, 1.0)
 INVERSES = {one.name: one for one in (SIGMOID, TANH)}
 
 
@@ -65,6 +70,27 @@ class Stack:
 
     layers: tuple[Layer, ...]
     activations: tuple[Activation, ...]
+
+    def handed_on(self, parameters: Parameters, images: Tensor) -> tuple[Tensor, ...]:
+        """What each convolution makes of images, after its activation.
+
+        The participant's way up, which the closed form goes down.
+
+        Args:
+            parameters: N networks, N = 1 or B.
+            images: (B, channels, height, width).
+
+        Returns:
+            (B, filters, height, width) for each convolution, first to last.
+        """
+        found = []
+        values = images.flatten(2)
+        for number, (layer, activation) in enumerate(zip(self.layers, self.activations, strict=True)):
+            weight, bias = parameters.tensors[2 * number : 2 * number + 2]
+            weight = weight.reshape(len(weight), layer.filters, -1)
+            values = activation.values(weight @ layer.patches(values) + bias[:, :, None])
+            found.append(values.unflatten(2, layer.output_size))
+        return tuple(found)
 
 
 def stack_of(network: Network) -> Stack:

@@ -65,7 +65,8 @@ def refined(
         labels: (B,); where there is none, the image stays.
         prior: mean and precision of a normal distribution of images, with the precision in units of the
             inverse variance of the noise: minimised is ``|g(x) - g*|² + (x - mean)ᵀ precision (x - mean)``,
-            a maximum a posteriori estimate. (channels, height, width) and (pixels, pixels).
+            a maximum a posteriori estimate. (channels, height, width), and (pixels, pixels) or one for each
+            image, (B, pixels, pixels).
     """
     observation, images = doubled(observation), images.double()
     before = residual(observation, images, labels)
@@ -81,7 +82,7 @@ def refined(
     if prior is not None:
         mean, precision = (one.to(slope) for one in prior)
         matrices = matrices + precision
-        slope = slope + (start - mean).flatten(1) @ precision
+        slope = slope + ((start - mean).flatten(1)[:, None] @ precision)[:, 0]
     factor, failed = torch.linalg.cholesky_ex(matrices)
     step = torch.cholesky_solve(slope[:, :, None], factor)[:, :, 0]
     moved = start - torch.where(failed[:, None] == 0, step, 0.0).view_as(start)

@@ -7,8 +7,10 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
+from wdlg.figures.bounds import directions, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.images import (
+    cards,
     image_grid,
     on_the_way,
     outcomes,
@@ -17,6 +19,7 @@ from wdlg.figures.images import (
     single_attack,
     unfolding,
 )
+from wdlg.figures.inversion import refinement, stride_phases, way_down
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
@@ -33,7 +36,9 @@ __all__ = [
     "Picture",
     "Slider",
     "bias_gradient",
+    "cards",
     "convergence",
+    "directions",
     "held_map",
     "image_grid",
     "kept_mass",
@@ -43,8 +48,10 @@ __all__ = [
     "method_diagram",
     "missed_labels",
     "mse_against_loss",
+    "mse_by_noise",
     "on_the_way",
     "outcomes",
+    "pixel_map",
     "plan_maps",
     "plan_slider",
     "point_plans",
@@ -52,6 +59,7 @@ __all__ = [
     "readings_map",
     "recovered",
     "recovery_slider",
+    "refinement",
     "rule_accuracy",
     "saturation",
     "save",
@@ -61,8 +69,10 @@ __all__ = [
     "speed_goals",
     "speed_limits",
     "speed_scaling",
+    "stride_phases",
     "success_by_rate",
     "success_curves",
     "success_of_each",
     "unfolding",
+    "way_down",
 ]

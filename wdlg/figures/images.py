@@ -50,6 +50,22 @@ def image_grid(
     return figure
 
 
+def cards(
+    pictures: Mapping[str, np.ndarray], notes: Mapping[str, str], *, columns: int = 4, size: float = 1.45
+) -> Figure:
+    """Images (C, H, W) by their titles, in rows, with a note under each that has one."""
+    rows = -(-len(pictures) // columns)
+    figure = Picture(figsize=(size * columns + 0.3, (size + 0.75) * rows))
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (title, image) in zip(places, pictures.items(), strict=False):
+        show_image(axes, image)
+        axes.set_title(title, fontsize="small")
+        axes.set_xlabel(notes.get(title, ""), fontsize="small")
+    for axes in places[len(pictures) :]:
+        axes.set_visible(False)
+    return figure
+
+
 def recovered(records: pd.DataFrame, private: Mapping[str, np.ndarray | None]) -> Figure:
     """The private image and what each method has at the last of ``PICTURE_ITERATIONS``, or at its end.
 
