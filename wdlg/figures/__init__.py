@@ -12,6 +12,7 @@ from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, s
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
+from wdlg.figures.page_attack import PageAttack
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
@@ -22,6 +23,7 @@ __all__ = [
     "LOOKS",
     "NOT_MEASURED",
     "Frame",
+    "PageAttack",
     "Picture",
     "Slider",
     "bias_gradient",
