@@ -8,6 +8,7 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 """
 
 from wdlg.figures.defences import protection_by_price, share_by_strength
+from wdlg.figures.gradients import beside_gradients, hand_neuron, heat_map
 from wdlg.figures.images import image_grid, on_the_way, recovered, show_image, single_attack, unfolding
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
@@ -26,8 +27,11 @@ __all__ = [
     "PageAttack",
     "Picture",
     "Slider",
+    "beside_gradients",
     "bias_gradient",
     "convergence",
+    "hand_neuron",
+    "heat_map",
     "held_map",
     "image_grid",
     "kept_mass",

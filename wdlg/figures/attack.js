@@ -529,7 +529,6 @@
   // --- On the page ----------------------------------------------------------------------------------------
 
   const SIDE = 28;
-  const LEVELS = [0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
   const RECOVERED = 0.01; // the mean squared error below which the book calls a picture recovered
   const BRUSH = 1.4; // radius, in pixels of the picture
   const BELOW = [0, 114, 178], ABOVE = [213, 94, 0]; // Okabe and Ito's, for entries below and above zero
@@ -568,7 +567,7 @@
     const [sheet, sent, closed, fitted] = ["sheet", "sent", "closed", "fitted"].map(find);
     const [slider, chosen, status, progress, bound] = ["noise", "label", "status", "progress", "bound"].map(find);
     const buttons = [...box.querySelectorAll("[data-example]")];
-    const level = () => LEVELS[Number(slider.value)];
+    const level = () => data.levels[Number(slider.value)];
     let picture = examples[0].picture.slice(), constant = null, asked = false, turn = 0, waiting = 0;
 
     const note = (canvas, text) => {
@@ -610,14 +609,15 @@
         constant ??= await boundConstant(network, truth, label, 2, () => step("Computing the bound …"));
         const least = constant * noise ** 2, from = Math.sqrt(RECOVERED / constant);
         bound.textContent =
-          `Bound for this digit: no unbiased attack gets below an MSE of ${noise ? `about ${told(least)}` : "0"} ` +
-          `at this noise, nor below ${RECOVERED} from a noise of about ${told(from)} on.`;
+          `Bound: ${noise ? `at this noise no unbiased attack has an MSE below about ${told(least)}` : "without noise it is 0"}. ` +
+          `For this digit an MSE of ${RECOVERED} is out of reach from a noise of about ${told(from)} on.`;
         status.textContent =
           `Noise: ${spoken(noise)}. The picture is ${error < RECOVERED ? "recovered" : "not recovered"}: MSE ` +
           `${told(errorOf(first, truth))} by the closed form, ${told(error)} after the fit. Label read off the ` +
           `gradient: ${read}, ${read === label ? "right" : "wrong"}. ${seconds.toFixed(1)} s.`;
-        Object.assign(box.dataset, { level: noise, closed: errorOf(first, truth), fitted: error, constant, seconds });
-        window.wdlgAttack.last = { picture: truth, label, level: noise, gradient, closed: first, fitted: last, constant };
+        // For tests, and for the curious in the console.
+        window.wdlgAttack.last = {
+          picture: truth, label, read, level: noise, gradient, closed: first, fitted: last, constant, seconds };
       } catch (reason) {
         if (reason !== step) throw reason;
         return;
@@ -630,6 +630,7 @@
     const changed = () => {
       show();
       turn++;
+      window.wdlgAttack.last = null;
       clearTimeout(waiting);
       if (asked) waiting = setTimeout(recover, 200);
     };

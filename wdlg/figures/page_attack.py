@@ -1,8 +1,8 @@
-"""An attack that runs in the page: a reader draws a digit, and recovers it from its gradient, without a server.
+"""An attack that runs in the page: a reader draws a digit and recovers it from its gradient.
 
 Everything is in one piece of HTML: the network's weights, a few digits to begin with, and a script without
-dependencies (``attack.js`` beside this file), which does what :class:`wdlg.attacks.exact.Exact` does. Without
-scripts, in a PDF and in print a sentence stands in its place.
+dependencies (``attack.js`` beside this file), which does what :class:`wdlg.attacks.exact.Exact` does. It asks
+nothing of a server or a network. Without scripts, in a PDF and in print a sentence stands in its place.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ TAPS = 25
 CLASSES = 10
 SIDE = 28
 """Of the pictures that are drawn."""
+
+LEVELS = (0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3)
+"""Of the noise, at the places of its slider: its length over that of the gradient."""
 
 STYLE = """<style>
 .wdlg-attack-pictures { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.75rem;
@@ -52,6 +56,26 @@ STYLE = """<style>
   .wdlg-attack-pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 </style>"""
+
+PAGE = """<div class="wdlg-attack" id="$ID" role="group" aria-label="An attack in the page">
+<p class="wdlg-attack-note"><em>An attack runs here where scripts do: in the pages of this book, in a
+browser.</em></p>
+<div class="wdlg-attack-live" data-part="live" hidden>
+<div class="wdlg-attack-row" role="group" aria-label="Private digit">Private digit: $EXAMPLES
+<button type="button" data-example="none" aria-pressed="false">an empty sheet</button>
+<label>its label <select data-part="label">$OPTIONS</select></label></div>
+<div class="wdlg-attack-pictures">$PICTURES</div>
+<div class="wdlg-attack-row"><button type="button" data-part="recover">Recover the digit</button>
+<span data-part="progress" aria-hidden="true"></span></div>
+<div class="wdlg-attack-row"><label for="$ID-noise">Noise added to the gradient</label>
+<input type="range" id="$ID-noise" data-part="noise" min="0" max="$LAST" value="0" step="1"
+aria-valuetext="none">
+<output data-part="level" for="$ID-noise">none</output></div>
+<p class="wdlg-attack-told" data-part="status" role="status"></p>
+<p class="wdlg-attack-told" data-part="bound"></p></div>
+<script type="application/json">$DATA</script></div>
+<script>$SCRIPT
+window.wdlgAttack.attach(document.getElementById("$ID"));</script>"""
 
 PICTURES = (
     ("sheet", SIDE, "private digit", "private: draw here"),
@@ -131,6 +155,7 @@ class PageAttack:
         numbers = np.concatenate([one.ravel() for one in self.weights]).astype("<f4")
         grey = (np.clip(self.pictures, 0, 1) * 255).round().astype(np.uint8)
         return {
+            "levels": LEVELS,
             "network": {"layers": self.layers(), "classes": CLASSES, "weights": _base64(numbers)},
             "examples": [
                 {"pixels": _base64(picture), "label": label}
@@ -141,39 +166,25 @@ class PageAttack:
     def _repr_html_(self) -> str:
         data = json.dumps(self.data())
         name = f"attack-{hashlib.sha256(data.encode()).hexdigest()[:12]}"
-        examples = "".join(
-            f'<button type="button" data-example="{number}" aria-pressed="{str(not number).lower()}">'
-            f"a {label}</button>"
-            for number, label in enumerate(self.labels)
-        )
         side = int(np.ceil(np.sqrt(self.entries)))
-        pictures = "".join(
-            f'<div>{title}<canvas data-part="{part}" width="{size or side}" height="{size or side}" role="img" '
-            f'data-name="{told}" aria-label="{told}"></canvas><span data-note></span></div>'
-            for part, size, told, title in PICTURES
-        )
-        options = "".join(f"<option>{label}</option>" for label in range(CLASSES))
-        return (
-            f'{STYLE}<div class="wdlg-attack" id="{name}" role="group" aria-label="An attack in the page">'
-            '<p class="wdlg-attack-note"><em>Here an attack runs where scripts do: in the pages of this book, '
-            "in a browser. It draws, shares and recovers as the figures of this chapter do.</em></p>"
-            '<div class="wdlg-attack-live" data-part="live" hidden>'
-            f'<div class="wdlg-attack-row" role="group" aria-label="Private digit">Private digit: {examples}'
-            '<button type="button" data-example="none" aria-pressed="false">an empty sheet</button>'
-            f'<label>its label <select data-part="label">{options}</select></label></div>'
-            f'<div class="wdlg-attack-pictures">{pictures}</div>'
-            '<div class="wdlg-attack-row"><button type="button" data-part="recover">Recover the digit from its '
-            'gradient</button><span data-part="progress" aria-hidden="true"></span></div>'
-            '<div class="wdlg-attack-row"><label for="'
-            f'{name}-noise">Noise added to the gradient</label><input type="range" id="{name}-noise" '
-            'data-part="noise" min="0" max="13" value="0" step="1" aria-valuetext="none">'
-            '<output data-part="level">none</output></div>'
-            '<p class="wdlg-attack-told" data-part="status" role="status"></p>'
-            '<p class="wdlg-attack-told" data-part="bound"></p></div>'
-            f'<script type="application/json">{data}</script></div>'
-            f'<script>{SCRIPT.read_text(encoding="utf-8")}\nwindow.wdlgAttack.attach('
-            f'document.getElementById("{name}"));</script>'
-        )
+        parts = {
+            "ID": name,
+            "EXAMPLES": "".join(
+                f'<button type="button" data-example="{number}" aria-pressed="{str(not number).lower()}">'
+                f"a {label}</button>"
+                for number, label in enumerate(self.labels)
+            ),
+            "OPTIONS": "".join(f"<option>{label}</option>" for label in range(CLASSES)),
+            "PICTURES": "".join(
+                f'<div>{title}<canvas data-part="{part}" width="{size or side}" height="{size or side}" '
+                f'role="img" data-name="{told}" aria-label="{told}"></canvas><span data-note></span></div>'
+                for part, size, told, title in PICTURES
+            ),
+            "LAST": str(len(LEVELS) - 1),
+            "DATA": data,
+            "SCRIPT": SCRIPT.read_text(encoding="utf-8"),
+        }
+        return STYLE + Template(PAGE).substitute(parts)
 
     def __repr__(self) -> str:
         return "An attack in the page: see it in a browser."
