@@ -2,8 +2,10 @@
 
 import base64
 import re
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
@@ -159,12 +161,35 @@ def test_noise_is_reported_and_drowns_the_picture(page):
         assert (f"Noise: {level:g} of" if level else "Noise: none") in status
         drowned = errors[-1][1] >= 0.01
         assert ("not recovered" in status) == drowned
-        # Below 2 s on a laptop; this limit is for a machine that does other things as well.
-        assert found["seconds"] < 10
     assert (np.diff(errors, axis=0) > 0).all()
     assert errors[0][0] < 1e-9
     assert errors[-1][1] > 0.1
     assert "no unbiased attack" in part(page, "bound").inner_text()
+
+
+def processor_seconds():
+    """Of all pages of the browsers that this process started; not waiting for other programs."""
+    used = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "--type=renderer" in process.cmdline():
+                used += sum(process.cpu_times()[:2])
+    return used
+
+
+@needs_browser
+def test_gradient_closed_form_and_fit_take_less_than_two_seconds(page):
+    recover = """async ([data, level]) => {
+        const {makeNetwork, gradientOf, withNoise, labelOf, closedForm, fit} = window.wdlgAttack;
+        const network = makeNetwork(data.network), {pixels, label} = data.examples[0];
+        const picture = Float64Array.from(atob(pixels), letter => letter.charCodeAt(0) / 255);
+        const gradient = withNoise(gradientOf(network, picture, label), level);
+        await fit(network, gradient, labelOf(network, gradient), await closedForm(network, gradient));
+    }"""
+    content = page.evaluate("JSON.parse(document.querySelector('[type=\"application/json\"]').textContent)")
+    before = processor_seconds()
+    page.evaluate(recover, [content, 0.03])
+    assert 0.01 < processor_seconds() - before < 2
 
 
 @needs_browser
@@ -214,6 +239,15 @@ def test_what_is_drawn_comes_back(page):
     assert drawn[14, 2] == 0
     assert found["read"] == 7
     assert mse(found["closed"], found["picture"]) < 1e-9
+
+
+@needs_browser
+def test_an_empty_sheet_comes_back_empty(page):
+    page.locator('[data-example="none"]').click()
+    found = recovery(page)
+    assert not found["picture"].any()
+    assert mse(found["closed"], found["picture"]) < 1e-9
+    assert mse(found["fitted"], found["picture"]) < 1e-9
 
 
 @needs_browser

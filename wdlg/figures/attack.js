@@ -84,7 +84,8 @@
     return a;
   };
   const map = (a, of) => Float64Array.from(a, of);
-  const rootMeanSquare = (a) => Math.max(norm(a) / Math.sqrt(a.length), Number.MIN_VALUE);
+  // A unit for numbers: their root mean square, or 1 where all are zero, as is the gradient of an empty sheet.
+  const unitOf = (a) => norm(a) / Math.sqrt(a.length) || 1;
 
   // L with A = L Lᵀ, in the lower half of A (n, n).
   const cholesky = (A, n) => {
@@ -379,7 +380,7 @@
       const sums = map(values, (a, i) => (held[i] ? Math.log(a / (1 - a)) : 0));
       const slope = map(values, (a, i) => (held[i] ? a * (1 - a) : 0));
       const delta = upstream.map((u, i) => u * slope[i]);
-      const trustUnit = 1 / rootMeanSquare(values), unit = 1 / rootMeanSquare(shared);
+      const trustUnit = 1 / unitOf(values), unit = 1 / unitOf(shared);
       const trust = slope.map((s) => s * trustUnit);
       const equations = equationsOf(layer, weight, trust, delta.map((d) => d * unit));
       values = solve(equations, [

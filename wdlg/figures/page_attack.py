@@ -59,7 +59,7 @@ STYLE = """<style>
 
 PAGE = """<div class="wdlg-attack" id="$ID" role="group" aria-label="An attack in the page">
 <p class="wdlg-attack-note"><em>An attack runs here where scripts do: in the pages of this book, in a
-browser.</em></p>
+browser. The figures of this chapter show what it recovers.</em></p>
 <div class="wdlg-attack-live" data-part="live" hidden>
 <div class="wdlg-attack-row" role="group" aria-label="Private digit">Private digit: $EXAMPLES
 <button type="button" data-example="none" aria-pressed="false">an empty sheet</button>
