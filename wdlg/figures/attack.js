@@ -534,7 +534,7 @@
   const BRUSH = 1.4; // radius, in pixels of the picture
   const BELOW = [0, 114, 178], ABOVE = [213, 94, 0]; // Okabe and Ito's, for entries below and above zero
 
-  const told = (value) => (value >= 0.001 && value < 100 ? String(Number(value.toPrecision(2))) : value.toExponential(1));
+  const told = (value) => (value >= 0.001 ? String(Number(value.toPrecision(2))) : value.toExponential(1));
   const spoken = (level) => (level ? `${level} of the gradient's length` : "none");
   const errorOf = (one, other) => one.reduce((sum, value, i) => sum + (value - other[i]) ** 2, 0) / one.length;
 
@@ -562,14 +562,14 @@
   const attach = (box) => {
     const data = JSON.parse(box.querySelector("script[type='application/json']").textContent);
     const network = makeNetwork(data.network);
-    const examples = data.examples.map(({ pixels, label }) =>
-      ({ label, picture: Float64Array.from(atob(pixels), (letter) => letter.charCodeAt(0) / 255) }));
+    const examples = data.examples.map(({ pixels, label, constant }) =>
+      ({ label, constant, picture: Float64Array.from(atob(pixels), (letter) => letter.charCodeAt(0) / 255) }));
     const find = (name) => box.querySelector(`[data-part="${name}"]`);
     const [sheet, sent, closed, fitted] = ["sheet", "sent", "closed", "fitted"].map(find);
     const [slider, chosen, status, progress, bound] = ["noise", "label", "status", "progress", "bound"].map(find);
     const buttons = [...box.querySelectorAll("[data-example]")];
     const level = () => data.levels[Number(slider.value)];
-    let picture = examples[0].picture.slice(), constant = null, asked = false, turn = 0, waiting = 0;
+    let picture = examples[0].picture.slice(), constant = examples[0].constant, asked = false, turn = 0, waiting = 0;
 
     const note = (canvas, text) => {
       canvas.parentElement.querySelector("[data-note]").textContent = text;
@@ -606,7 +606,6 @@
         const error = errorOf(last, truth), seconds = (performance.now() - began) / 1000;
         paintPicture(fitted, last);
         note(fitted, `MSE ${told(error)}`);
-        await step("Computing the bound …");
         constant ??= await boundConstant(network, truth, label, 2, () => step("Computing the bound …"));
         const least = constant * noise ** 2, from = Math.sqrt(RECOVERED / constant);
         bound.textContent =
@@ -636,17 +635,18 @@
       if (asked) waiting = setTimeout(recover, 200);
     };
 
-    const take = (next, label, pressed) => {
+    // The bound of an example comes with it; that of any other digit with its label is computed when asked for.
+    const take = (next, example, pressed) => {
       picture = next;
-      constant = null;
-      if (label !== null) chosen.value = label;
+      constant = example?.constant ?? null;
+      if (example) chosen.value = example.label;
       buttons.forEach((button) => button.setAttribute("aria-pressed", String(button === pressed)));
       changed();
     };
 
     buttons.forEach((button) => button.addEventListener("click", () => {
       const example = examples[Number(button.dataset.example)];
-      take(example ? example.picture.slice() : new Float64Array(SIDE * SIDE), example ? example.label : null, button);
+      take(example ? example.picture.slice() : new Float64Array(SIDE * SIDE), example, button);
     }));
     chosen.addEventListener("change", () => take(picture, null, null));
     slider.addEventListener("input", () => {

@@ -65,9 +65,9 @@ def hand_neuron(
         score: what the neuron says.
         gradient: by the weights, and last by the bias.
     """
-    figure = Picture(figsize=(5.4, 0.9 * len(weights) + 1.2))
+    figure = Picture(figsize=(4.0, 0.7 * len(weights) + 0.9))
     axes = figure.subplots()
-    axes.set(xlim=(-0.6, 5.4), ylim=(-0.6, len(weights) + 0.7), aspect="equal")
+    axes.set(xlim=(-0.5, 4.8), ylim=(-0.6, len(weights) + 0.7), aspect="equal")
     axes.axis("off")
     middle = len(weights) / 2
     orange = LOOKS["iDLG"].color

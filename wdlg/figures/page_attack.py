@@ -79,7 +79,7 @@ window.wdlgAttack.attach(document.getElementById("$ID"));</script>"""
 
 PICTURES = (
     ("sheet", SIDE, "private digit", "private: draw here"),
-    ("sent", 0, "shared gradient as a heat map", "what is sent: the gradient"),
+    ("sent", 0, "shared gradient as a heat map", "sent: the gradient"),
     ("closed", SIDE, "recovered by the closed form", "recovered: closed form"),
     ("fitted", SIDE, "recovered by the closed form and the fit", "recovered: then fitted"),
 )
@@ -95,6 +95,8 @@ class PageAttack:
         strides: of the convolutions.
         pictures: to begin with, (N, 28, 28) or (N, 1, 28, 28) with values in [0, 1].
         labels: theirs, from 0 to 9, (N,).
+        constants: c of their bounds, ``MSE >= c level²`` (:attr:`wdlg.limits.Limits.constant`); None for an
+            estimate by the page, as for what is drawn.
 
     Raises:
         InputError: the shapes are not those of such a network and such pictures.
@@ -113,11 +115,14 @@ class PageAttack:
         strides: Sequence[int],
         pictures: np.ndarray,
         labels: Sequence[int],
+        constants: Sequence[float] | None = None,
     ) -> None:
         self.weights = [np.asarray(one, dtype=np.float32) for one in weights]
         self.strides = [int(stride) for stride in strides]
         self.pictures = np.asarray(pictures, dtype=float).reshape(len(labels), -1)
         self.labels = [int(label) for label in labels]
+        self.constants: list[float | None]
+        self.constants = [None] * len(self.labels) if constants is None else [float(one) for one in constants]
         if self.pictures.shape[1] != SIDE**2:
             raise InputError(f"pictures have {self.pictures.shape[1]} pixels, but must have {SIDE**2}.")
         if [one.shape for one in self.weights] != self._shapes():
@@ -158,8 +163,8 @@ class PageAttack:
             "levels": LEVELS,
             "network": {"layers": self.layers(), "classes": CLASSES, "weights": _base64(numbers)},
             "examples": [
-                {"pixels": _base64(picture), "label": label}
-                for picture, label in zip(grey, self.labels, strict=True)
+                {"pixels": _base64(picture), "label": label, "constant": constant}
+                for picture, label, constant in zip(grey, self.labels, self.constants, strict=True)
             ],
         }
 
