@@ -44,8 +44,10 @@ def widget():
     digits = data.load("digits")
     pictures = interpolate(digits.tensor([0, 1]), size=(28, 28), mode="bicubic").clamp(0, 1)
     weights = [tensor[0].numpy() for tensor in PARAMETERS.tensors]
+    labels = digits.labels[[0, 1]]
     constants = [
-        limits(NETWORK, PARAMETERS, pictures[place], digits.labels[place]).constant for place in (0, 1)
+        limits(NETWORK, PARAMETERS, picture, label).constant
+        for picture, label in zip(pictures, labels, strict=True)
     ]
     return PageAttack(
         weights,
