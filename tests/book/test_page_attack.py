@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from wdlg import attack, data
 from wdlg.attacks import Observation
 from wdlg.attacks.exact import Exact
-from wdlg.book.pdf import find_browser
+from wdlg.book.pdf import LEFT_OUT, find_browser
 from wdlg.errors import InputError
 from wdlg.figures import PageAttack
 from wdlg.figures.page_attack import LEVELS
@@ -296,6 +296,14 @@ def test_without_scripts_and_on_paper_a_sentence_stands_in_its_place(browser, ad
     assert not part(plain, "live").is_visible()
     assert plain.locator(".wdlg-attack-note").is_visible()
     context.close()
+
+
+def test_in_the_pdf_the_sentence_stands_alone(widget):
+    soup = BeautifulSoup(widget._repr_html_(), "html.parser")
+    for element in soup.select(LEFT_OUT):
+        element.decompose()
+    assert soup.select("canvas, button, select, input, script") == []
+    assert "figures of this chapter" in soup.select_one(".wdlg-attack").text
 
 
 def test_it_is_self_contained_and_holds_weights_and_pictures_exactly(widget):
