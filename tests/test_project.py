@@ -254,7 +254,8 @@ def test_a_profile_names_only_data_sets_of_the_catalogue(profile):
 @each_notebook
 def test_a_number_in_the_text_of_a_notebook_is_glued_by_that_notebook(path):
     code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
-    for key in re.findall(r"\{glue:text\}`([^`:]+)", text_of(path)):
+    alts = [cell.metadata["mystnb"]["image"]["alt"] for cell in read(path).cells if "mystnb" in cell.metadata]
+    for key in re.findall(r"\{glue:text\}`([^`:]+)", "\n".join([text_of(path), *alts])):
         assert re.search(rf"\b{key}=", code), f"{key} is quoted, but no pages.say({key}=...) is there"
 
 

@@ -323,6 +323,41 @@ def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, ta
     assert set(tags) - {"injected-parameters"} == ({tag} if tag else set())
 
 
+def glued(**values):
+    """A code cell that has run, and what it glued."""
+    cell = v4.new_code_cell("pages.say()")
+    for name, value in values.items():
+        kind = "application/papermill.record/"
+        data = {f"{kind}text/plain": repr(value)}
+        scrapbook = {"name": name, "mime_prefix": kind}
+        cell.outputs.append(v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
+    return cell
+
+
+def test_numbers_stand_in_an_alternative_text_as_in_the_prose(tmp_path):
+    content = simple("figure", "rest")
+    image = {"alt": "Two curves meet at {glue:text}`here` of {glue:text}`all`."}
+    content.cells[2].metadata["mystnb"] = {"image": image}
+    content.cells.append(glued(here="1e-3", all=7))
+    content.metadata["papermill"] = {"duration": 1.0}
+    nbformat.write(content, tmp_path / "a.ipynb")
+    book._finish(tmp_path / "a.ipynb", memory=7)
+    alts = [
+        cell.metadata["mystnb"]["image"]["alt"]
+        for cell in nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
+        if "mystnb" in cell.metadata
+    ]
+    assert alts == ["Two curves meet at 1e-3 of 7."]
+
+
+def test_an_alternative_text_that_quotes_nothing_stops_the_build(tmp_path):
+    content = simple("figure")
+    content.cells[2].metadata["mystnb"] = {"image": {"alt": "A curve at {glue:text}`nowhere`."}}
+    nbformat.write(content, tmp_path / "a.ipynb")
+    with pytest.raises(book.BookError, match="notebook a quotes 'nowhere' in an alternative text"):
+        book._finish(tmp_path / "a.ipynb", memory=7)
+
+
 def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_path):
     slow = "import time\nfrom pathlib import Path\ntime.sleep(300)\nPath('finished').touch()"
     root = checkout(

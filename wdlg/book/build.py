@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,9 @@ HIDING = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 
 PATIENCE = 10.0
 """Seconds that papermill and its kernel have to end when asked, once a build stops."""
+
+
+_QUOTED = re.compile(r"\{glue:text\}`([^`]+)`")
 
 
 class BookError(Exception):
@@ -417,17 +421,28 @@ def _failure(notebook: Path) -> str | None:
 def _finish(notebook: Path, memory: int) -> None:
     """Check that each figure is a picture, and make the notebook one that readers can download.
 
-    The parameters that papermill adds are shown if the notebook shows its own, no folder of this machine
+    What an alternative text quotes, as ``{glue:text}`name```, stands in it as a number: a page reads it as it
+    is. The parameters that papermill adds are shown if the notebook shows its own, no folder of this machine
     is left in the file, and below the title stands how long the page takes. The status page finds the peak
     memory, in bytes, beside what papermill has recorded.
 
     Raises:
-        BookError: a cell with a caption shows no picture.
+        BookError: a cell with a caption shows no picture, or an alternative text quotes what is not there.
     """
     import nbformat
 
     content = nbformat.read(notebook, as_version=4)
+    numbers = _glued(content)
     for cell in content.cells:
+        image = cell.metadata.get("mystnb", {}).get("image", {})
+        if "alt" in image:
+            try:
+                image["alt"] = _QUOTED.sub(lambda quoted: numbers[quoted[1]], image["alt"])
+            except KeyError as name:
+                raise BookError(
+                    f"notebook {notebook.stem} quotes {name} in an alternative text, but glues nothing of "
+                    "that name."
+                ) from None
         caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
         if caption and not any("image/png" in output.get("data", {}) for output in cell.outputs):
             raise BookError(f"notebook {notebook.stem} shows no picture above the caption {caption!r}.")
@@ -440,6 +455,18 @@ def _finish(notebook: Path, memory: int) -> None:
     content.metadata["peak_memory"] = memory
     content.cells.insert(1, nbformat.v4.new_markdown_cell(_times(content), metadata={"tags": ["times"]}))
     nbformat.write(content, notebook)
+
+
+def _glued(notebook: Any) -> dict[str, str]:
+    """Texts that the prose of an executed notebook quotes, by name."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return {
+        output.metadata["scrapbook"]["name"]: text.strip("'")
+        for output in outputs
+        if "scrapbook" in output.get("metadata", {})
+        for kind, text in output.data.items()
+        if kind.endswith("text/plain")
+    }
 
 
 def _times(notebook: Any) -> str:

@@ -33,7 +33,7 @@ SLIDER_PLACES = 5
 
 LEFT_OUT = (
     "a.headerlink, .cell_input:has(> details.hide), details.hide.below-input, details.hide.above-input, "
-    ".prev-next-footer, script:not([type^='math/']), button"
+    ".prev-next-footer, script:not([type^='math/']), button, .wdlg-attack-live"
 )
 """What a printed page does without."""
 

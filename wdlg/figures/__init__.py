@@ -9,6 +9,7 @@ a marker, so that figures can be read in print. Figures are opaque, since pages 
 
 from wdlg.figures.bounds import directions, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
+from wdlg.figures.gradients import beside_gradients, hand_neuron, heat_map
 from wdlg.figures.images import (
     cards,
     image_grid,
@@ -23,6 +24,7 @@ from wdlg.figures.inversion import refinement, stride_phases, way_down
 from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, saturation
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
+from wdlg.figures.page_attack import PageAttack
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
@@ -33,12 +35,16 @@ __all__ = [
     "LOOKS",
     "NOT_MEASURED",
     "Frame",
+    "PageAttack",
     "Picture",
     "Slider",
+    "beside_gradients",
     "bias_gradient",
     "cards",
     "convergence",
     "directions",
+    "hand_neuron",
+    "heat_map",
     "held_map",
     "image_grid",
     "kept_mass",

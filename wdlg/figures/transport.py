@@ -85,9 +85,10 @@ def lines(
     xscale: str = "linear",
     yscale: str = "log",
     legend: str | None = None,
+    size: tuple[float, float] = (6.5, 3.4),
 ) -> Figure:
     """A few named curves (x, y) on one pair of axes, told apart by colour, style and marker."""
-    figure = Picture(figsize=(6.5, 3.4))
+    figure = Picture(figsize=size)
     axes = figure.subplots()
     colors = sns.color_palette("cividis", len(curves))
     styles = ("-", "--", "-.", ":")
