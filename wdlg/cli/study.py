@@ -41,9 +41,9 @@ def _open_study(study: str, store: str | None, *, computes: bool = False) -> tup
 
     file = project.study_file(study)
     loaded = load(file)
-    folder = Path("results", loaded.name)
+    folder: Any = Path("results", loaded.name)
     if store is not None:
-        folder = Path(store)
+        folder = store if "://" in store else Path(store)
     elif not computes and not folder.exists():
         folder = project.records_beside(file, loaded.name) or folder
     return loaded, Store(folder)
@@ -175,7 +175,7 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
 
     loaded, records = _open_study(study, store)
     records.require_of(loaded)
-    if not any(os.path.exists(records.folder / cell.path) for cell in loaded.cells):
+    if not records.any_of(loaded.cells):
         raise InputError(
             f"--store is {str(records.folder)!r}, but must hold records of the study: run `wdlg study run "
             f"{study}`, or name the folder where they are."
