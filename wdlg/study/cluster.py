@@ -78,9 +78,13 @@ class Cluster(Workers):
         """False: the scheduler has tried others."""
         return False
 
+    def count(self) -> int:
+        """Workers that it has now."""
+        return len(self._client.nthreads())
+
     def text(self) -> str:
         """Where it is, how many workers it has now, and the address of its dashboard."""
-        count = len(self._client.nthreads())
+        count = self.count()
         workers = {0: "no worker yet: cells wait for one", 1: "1 worker"}.get(count, f"{count} workers")
         address = self._client.scheduler.address
         return f"cluster at {address}, {workers}, dashboard at {self._client.dashboard_link}."
