@@ -1,4 +1,4 @@
-"""What a cell costs on a cluster, beside processes: handing it out, its file, and the memory that it takes."""
+"""What a cell costs on a cluster, beside processes: handing it out, its file, the memory that it takes."""
 
 from __future__ import annotations
 

@@ -95,12 +95,17 @@ class Cluster(Workers):
                 raise InputError(
                     f"worker {worker} has {threads} threads, but must have one: start it with --nthreads 1."
                 )
-        for worker, found in self._client.run(identity, on_error="return").items():
+        for worker, found in self._client.run(_identity_there, on_error="return").items():
             if isinstance(found, BaseException):
                 raise InputError(
                     f"worker {worker} has no package wdlg like that of this machine ({_first_line(found)})."
                 )
             _require_same(worker, found, self._expected)
+
+
+def _identity_there() -> dict[str, str]:
+    """What a worker says of itself."""
+    return identity()
 
 
 def _checked(expected: dict[str, str], function: Callable[..., Any], *task: Any) -> Any:
@@ -207,7 +212,7 @@ def _client(distributed: Any, scheduler: str) -> Any:
     where = {"scheduler_file": scheduler} if os.path.isfile(scheduler) else {"address": scheduler}
     try:
         return distributed.Client(**where, timeout=PATIENCE)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # an address can be wrong in many ways, and the library asserts some
         raise InputError(
             f"--scheduler is {scheduler!r}, but must be the address of a scheduler that answers, such as "
             f"tcp://10.0.0.1:8786, a scheduler file, or {LOCAL} ({_first_line(error)})."

@@ -96,8 +96,9 @@ def do_all(
     executor of the caller has begun, nobody can end, and is waited for. Whatever is finished by then is
     handed on, and the first error is raised.
 
-    When a worker is killed, only what it had in hand is lost, and is computed anew, up to ``TRIES`` times. A
-    task that loses every worker is left out, and named when all others are done.
+    When a worker is killed, only what was in hand is lost. It is computed anew when all else is done, one
+    task after another, so that one that takes its worker along takes no other task along, up to ``TRIES``
+    times in all. A task that loses every worker is left out, and named at the end.
 
     Args:
         function: what an executor of processes can send there, as its tasks and results.
@@ -110,53 +111,89 @@ def do_all(
         InputError: the executor is none.
         LostError: some tasks lost every worker.
     """
-    workers = _workers(executor, min(processes, len(tasks)))
-    waiting = deque(range(len(tasks)))
-    pending: dict[Future[Any], int] = {}
-    # Each future comes here when it is done: to wait for all of many takes longer the more there are.
-    done: SimpleQueue[Future[Any]] = SimpleQueue()
-    losses: Counter[int] = Counter()
-    given_up = []
-
-    def lost(place: int) -> None:
-        losses[place] += 1
-        if workers.tries_left(losses[place]):
-            waiting.append(place)
-        else:
-            given_up.append(place)
-
+    run = _Run(_workers(executor, min(processes, len(tasks))), function, tasks, then)
     try:
-        while waiting or pending:
-            while waiting and len(pending) < workers.ahead:
-                try:
-                    future = workers.submit(function, tasks[waiting[0]])
-                except workers.lost:  # the others have seen it, too, and their futures say so
-                    if not pending:
-                        lost(waiting.popleft())
-                    break
-                pending[future] = waiting.popleft()
-                future.add_done_callback(done.put)
-            if not pending:
-                continue
-            future = done.get()
-            try:
-                result = future.result()
-            except workers.lost:
-                lost(pending.pop(future))
-            else:
-                then(pending[future], result)
-                del pending[future]
+        while run.hand_out():
+            run.hand_on()
     except BaseException:
-        left = set(pending)
-        workers.end(left)
-        while left and not all(future.done() for future in left):
-            left.discard(done.get())
-        for future, place in pending.items():
-            if not future.cancelled() and future.exception() is None:
-                then(place, future.result())
+        run.stop()
         raise
-    if given_up:
-        raise LostError(given_up, f"task {given_up[0]} of {len(tasks)}")
+    if run.given_up:
+        raise LostError(run.given_up, f"task {run.given_up[0]} of {len(tasks)}")
+
+
+class _Run:
+    """The state of :func:`do_all`.
+
+    Attributes:
+        waiting: places of the tasks that nobody has yet.
+        again: of those that were lost with their worker.
+        given_up: of those that lost every worker.
+        pending: place by future of those that somebody has.
+        done: where each future comes when it is done. To wait for all of many would take longer the more
+            there are.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        then: Callable[[int, Any], None],
+    ) -> None:
+        self._workers, self._function, self._tasks, self._then = workers, function, tasks, then
+        self._losses: Counter[int] = Counter()
+        self.waiting = deque(range(len(tasks)))
+        self.again: deque[int] = deque()
+        self.given_up: list[int] = []
+        self.pending: dict[Future[Any], int] = {}
+        self.done: SimpleQueue[Future[Any]] = SimpleQueue()
+
+    def hand_out(self) -> bool:
+        """Give the workers as much as they take; False if nothing is left."""
+        while self.waiting or self.again or self.pending:
+            if not self.waiting and not self.pending:
+                self.waiting.append(self.again.popleft())
+            while self.waiting and len(self.pending) < self._workers.ahead:
+                try:
+                    future = self._workers.submit(self._function, self._tasks[self.waiting[0]])
+                except self._workers.lost:  # what is pending was lost in the same way, and says so
+                    if not self.pending:
+                        self._lost(self.waiting.popleft())
+                    break
+                self.pending[future] = self.waiting.popleft()
+                future.add_done_callback(self.done.put)
+            if self.pending:
+                return True
+        return False
+
+    def hand_on(self) -> None:
+        """Wait for one that is done, and hand on its result."""
+        future = self.done.get()
+        try:
+            result = future.result()
+        except self._workers.lost:
+            self._lost(self.pending.pop(future))
+        else:
+            self._then(self.pending[future], result)
+            del self.pending[future]
+
+    def _lost(self, place: int) -> None:
+        self._losses[place] += 1
+        if self._workers.tries_left(self._losses[place]):
+            self.again.append(place)
+        else:
+            self.given_up.append(place)
+
+    def stop(self) -> None:
+        """End what can be ended, wait for the rest, and hand on what is finished."""
+        left = set(self.pending)
+        self._workers.end(left)
+        while not all(future.done() for future in left):
+            left.discard(self.done.get())
+        for future, place in self.pending.items():
+            if not future.cancelled() and future.exception() is None:
+                self._then(place, future.result())
 
 
 def _workers(executor: Executor | Workers | None, processes: int) -> Workers:

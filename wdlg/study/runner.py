@@ -31,7 +31,7 @@ from wdlg.study.executors import LostError, Workers, do_all
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
-from wdlg.study.store import State, Store, as_file, provenance
+from wdlg.study.store import Held, State, Store, as_file, provenance
 from wdlg.threads import one_torch_thread
 
 if TYPE_CHECKING:
@@ -188,6 +188,9 @@ def compute_file(cell: Cell, data_dir: Path, store: Store | None) -> tuple[int, 
     """
     if store is not None:
         store.require_run()
+        held = store.held(cell)
+        if held.state is State.DONE:  # by a worker that was lost before it could say so
+            return _successes_of(held), None
     started = time.perf_counter()
     sample = _load(cell.dataset, data_dir)
     records = compute(cell, sample)
@@ -203,6 +206,11 @@ def _successes(records: Mapping[str, Any]) -> int:
     if "mse" in records:
         return int(recovered(records["mse"]).sum())
     return int((records["correct"] & (records["rule"] == "bias_sign")).sum())
+
+
+def _successes_of(held: Held) -> int:
+    """The same, of a stored cell."""
+    return _successes(held.columns(("correct", "rule") if isinstance(held.cell, LabelCell) else ("mse",)))
 
 
 @lru_cache(maxsize=2)
@@ -295,10 +303,9 @@ def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
         groups[cell.group].append(cell)
         held = store.held(cell)
         if held.state is State.DONE:
-            columns = ("correct", "rule") if isinstance(cell, LabelCell) else ("mse",)
             seconds[cell.group].append(held.metadata["wall_seconds"])
             attacks[cell.group] += cell.attacks
-            successes[cell.group] += _successes(held.columns(columns))
+            successes[cell.group] += _successes_of(held)
         elif held.state is not State.MISSING:
             remarks.append(f"{cell.path} {held.state.value}.")
     remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]
