@@ -1,4 +1,4 @@
-"""Tasks that end their own worker: in a module that loads nothing, so that the next worker is there at once."""
+"""Tasks that end their own worker, in a module that loads nothing: the next worker is there at once."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A store keeps its promises wherever it lies: written in one step, held by one run, refused by a sentence."""
+"""A store keeps its promises wherever it lies: written in one step, held by one run, refused in words."""
 
 import pickle
 import threading
