@@ -153,6 +153,21 @@ def test_a_task_that_kills_each_worker_is_left_out_and_named_when_all_others_are
     assert len(list(tmp_path.glob("5-*"))) == 4
 
 
+@pytest.mark.cluster
+def test_where_all_workers_of_this_machine_are_gone_they_are_started_anew(monkeypatch):
+    monkeypatch.setattr(clusters, "DESERTED", 1)
+    monkeypatch.setattr(Cluster, "patience", 0.5)
+    found = []
+    with connect("local", workers=1) as there:
+        there._client.retire_workers()
+        deadline = time.monotonic() + 60
+        while there.count():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        do_all(abs, [(-3,)], executor=there, processes=1, then=lambda _, result: found.append(result))
+    assert found == [3]
+
+
 def test_what_a_lost_worker_had_stored_is_not_computed_again(filled, monkeypatch):
     study, store = filled
     monkeypatch.setattr("wdlg.study.runner.compute", lambda *_: pytest.fail("computed again"))

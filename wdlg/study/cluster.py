@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ AHEAD = 20_000
 PATIENCE = 10
 """Seconds until an address at which no scheduler answers is refused."""
 
+DESERTED = 60.0
+"""Seconds without any worker, after which those of this machine are started anew."""
+
 LIBRARIES = ("wdlg", "revision", "sources", "python", "torch", "numpy", "scipy", "POT")
 """What must be the same on every worker as here, in the order in which it is told."""
 
@@ -49,18 +53,24 @@ class Cluster(Workers):
 
     Args:
         client: a ``distributed.Client``.
+        refill: starts all workers anew, when none has been there for ``DESERTED`` seconds; None to wait for
+            those who start them.
 
     Raises:
         InputError: the extra is not installed, this is no client, or a worker has several threads or another
             version or revision of the package, of Python, or of a library that decides the records.
     """
 
-    def __init__(self, client: Any) -> None:
+    patience = 5.0
+
+    def __init__(self, client: Any, refill: Callable[[], None] | None = None) -> None:
         distributed = require_distributed()
         if not isinstance(client, distributed.Client):
             raise InputError(f"client is {told(client)}, but must be a distributed.Client.")
         self.lost = (distributed.KilledWorker,)
         self._client = client
+        self._refill = refill
+        self._deserted: float | None = None
         self._expected = identity()
         self._require_like_here()
         super().__init__(client.get_executor(pure=False, retries=RETRIES), ahead=AHEAD)
@@ -69,8 +79,18 @@ class Cluster(Workers):
         """Hand out one task, to a worker that looks first whether it has the same package."""
         return self.executor.submit(_checked, self._expected, function, *task)
 
+    def look(self) -> None:
+        """Start the workers of this machine anew where all are gone: what starts one again may fail to."""
+        if self._refill is None or self.count():
+            self._deserted = None
+        elif self._deserted is None:
+            self._deserted = time.monotonic()
+        elif time.monotonic() - self._deserted > DESERTED:
+            self._refill()
+            self._deserted = None
+
     def end(self, pending: Iterable[Future[Any]]) -> None:
-        """Leave out what has not begun. What has, a worker finishes, and stores if it writes itself."""
+        """Leave out what has not begun, and let go what has: nobody stores that once the run has ended."""
         self.executor.shutdown(wait=False)
         super().end(pending)
 
@@ -180,12 +200,18 @@ def connect(scheduler: str, *, workers: int | None = None) -> Iterator[Cluster]:
             "of its own."
         )
     if scheduler == LOCAL:
+        count = (os.cpu_count() or 1) if workers is None else workers
         with (
             dask.config.set({"distributed.nanny.pre-spawn-environ": ONE_THREAD}),
-            _started(distributed, (os.cpu_count() or 1) if workers is None else workers) as cluster,
+            _started(distributed, count) as cluster,
             distributed.Client(cluster) as client,
         ):
-            yield Cluster(client)
+
+            def refill() -> None:
+                cluster.scale(0)
+                cluster.scale(count)
+
+            yield Cluster(client, refill)
         return
     with _client(distributed, scheduler) as client, _told(scheduler):
         yield Cluster(client)

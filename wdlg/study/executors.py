@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from wdlg.errors import InputError, told
@@ -62,6 +62,9 @@ class Workers:
     lost: tuple[type[BaseException], ...] = ()
     """What a task raises that was lost with its worker, and may be computed anew."""
 
+    patience: float | None = None
+    """Seconds without a result after which :meth:`look` is called; None for never."""
+
     def __init__(self, executor: Any, ahead: int = 2**31) -> None:
         self.executor = executor
         self.ahead = ahead
@@ -70,6 +73,9 @@ class Workers:
         """Hand out one task."""
         future: Future[Any] = self.executor.submit(function, *task)
         return future
+
+    def look(self) -> None:
+        """See whether somebody is still there, where no future says so."""
 
     def end(self, pending: Iterable[Future[Any]]) -> None:
         """Leave out what has not begun, and end what has, as far as that is possible."""
@@ -92,7 +98,7 @@ def do_all(
     """Compute ``function(*task)`` for every task, in any order.
 
     When a task fails, or the user stops the run, tasks that have not begun are left out. Of those that have,
-    the ones in processes that were started here are ended, the ones on a cluster are left to it, and what an
+    the ones in processes that were started here are ended, the ones on a cluster are let go, and what an
     executor of the caller has begun, nobody can end, and is waited for. Whatever is finished by then is
     handed on, and the first error is raised.
 
@@ -168,8 +174,12 @@ class _Run:
         return False
 
     def hand_on(self) -> None:
-        """Wait for one that is done, and hand on its result."""
-        future = self.done.get()
+        """Wait for one that is done, for a while, and hand on its result."""
+        try:
+            future = self.done.get(timeout=self._workers.patience)
+        except Empty:
+            self._workers.look()
+            return
         try:
             result = future.result()
         except self._workers.lost:
