@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed-from-lock
 
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book slides pdf links test launched browser lint bench lock clean
+.PHONY: help book slides pdf links test launched cluster faults browser lint bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -29,6 +29,12 @@ test: lint ## Check style, types and notebooks, then run the tests
 launched: $(READY) ## Execute every notebook as launched: outside the repository, the package from a wheel
 	@WDLG_LAUNCHED=as-they-are $(BIN)/python -m pytest -m '' tests/book/test_launch.py
 
+cluster: $(READY) ## Run studies on local Dask clusters and kill workers, runners and a scheduler (some two minutes)
+	@$(BIN)/python -m pytest -n 0 -s -m cluster tests/study/test_cluster.py $(CLUSTER)
+
+faults: $(READY) ## Kill, fill and corrupt studies at 50 random moments (some ten minutes)
+	@$(BIN)/python -m pytest -n 0 -s -m faults tests/study/test_faults.py
+
 browser: $(READY) ## Look at the built pages in a browser (after make book; needs a Chromium)
 	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/book/test_browser.py
 
@@ -48,7 +54,7 @@ lint: $(READY) ## Check style, types, and that notebooks carry no outputs
 lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet '.[book,test]'
+	.venv-lock/bin/python -m pip install --quiet '.[book,cluster,test]'
 	{ grep '^#' requirements.lock; .venv-lock/bin/python -m pip freeze --exclude wdlg \
 	  | grep -vi '^nvidia-\|^cuda-\|^triton' | sed 's/+cpu$$//' | sort -f; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

@@ -15,17 +15,19 @@ from benchmarks.goals import GOALS
 from benchmarks.ideas import ideas
 
 FOLDER = Path(__file__).parent
-LATEST, IDEAS, SCALING, ALONE, SECOND_ORDER = (
-    FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling", "alone", "second_order")
+OTHERS = ("ideas", "alone", "scaling", "second-order", "cluster")
+LATEST, IDEAS, SCALING, ALONE, SECOND_ORDER, CLUSTER = (
+    FOLDER / f"{name}.json" for name in ("latest", "ideas", "scaling", "alone", "second_order", "cluster")
 )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice([*GOALS, "ideas", "alone", "scaling", "second-order"]))
+@click.argument("names", nargs=-1, type=click.Choice([*GOALS, *OTHERS]))
 def main(names: tuple[str, ...]) -> None:
     """Measure the engine side by side with the plain way, and keep the results in benchmarks/.
 
-    NAMES are the measurements to make; all of them without any.
+    NAMES are the measurements to make; without any all of them but cluster, which needs the extra of that
+    name and takes long.
     """
     kept = {entry["command"]: entry for entry in json.loads(LATEST.read_text())} if LATEST.exists() else {}
     for key, goal in GOALS.items():
@@ -65,6 +67,10 @@ def main(names: tuple[str, ...]) -> None:
     ):
         if not names or key in names:
             _write(path, {"machine": _machine(), **measure(click.echo)})
+    if "cluster" in names:
+        from benchmarks import cluster
+
+        _write(CLUSTER, {"machine": _machine(), **cluster.measure(click.echo)})
 
 
 def _machine() -> dict[str, object]:

@@ -421,6 +421,24 @@ def test_a_profile_for_a_notebook_that_is_not_there_is_refused(tmp_path):
         book.build(root=root)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("00_summary: {a: 1}\n00_summary: {a: 2}", "^the profile is .* the key '00_summary' is there twice"),
+        ("00_summary: {a: 1, a: 2}", "^the profile is .* the key 'a' is there twice"),
+        ("[", "^the profile is .* must be a readable YAML file"),
+        ("00_summary: [a]", r"^00_summary in quick.yaml is \['a'\], but must be a table"),
+        ("- 00_summary", r"^quick.yaml is \['00_summary'\], but must be a table"),
+    ],
+)
+def test_a_profile_that_yaml_would_take_silently_or_answer_at_length_is_refused(tmp_path, text, message):
+    root = checkout(tmp_path, {"00_summary": simple()}, profile={})
+    (root / "notebooks" / "profiles" / "quick.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        book.build(root=root)
+    assert not (root / "book" / "_build").exists()
+
+
 def test_an_unknown_profile_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"'huge'.*quick, paper"):
         book.build("huge", root=checkout(tmp_path, {"00_summary": simple()}))

@@ -33,8 +33,9 @@ from wdlg import project
 from wdlg.book.exercises import take_out_solutions, write_exercises
 from wdlg.book.pages import MISSING
 from wdlg.book.slides import write_slides
-from wdlg.errors import InputError, require_choice, require_count
+from wdlg.errors import InputError, require_choice, require_count, require_table
 from wdlg.interruption import terminated_like_interrupted
+from wdlg.study import study_file
 
 PROFILES = ("quick", "paper")
 
@@ -114,20 +115,21 @@ def read_profile(checkout: Checkout, profile: str) -> dict[str, dict[str, Any]]:
     """Parameters for each notebook, by the notebook's name.
 
     Raises:
-        InputError: unknown profile, or a profile that names a notebook or a parameter that is not there.
+        InputError: unknown profile, or a profile that cannot be read, has a key twice, or names a notebook or
+            a parameter that is not there.
     """
     from papermill import inspect_notebook
 
     require_choice("--profile", profile, PROFILES)
     path = checkout.notebooks / "profiles" / f"{profile}.yaml"
-    parameters: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) or {}
+    parameters = require_table(path.name, study_file.read(path, "the profile") or {})
     known = {notebook.stem for notebook in checkout.notebooks.glob("*.ipynb")}
     for name, values in parameters.items():
         require_choice(f"a notebook in {path.name}", name, sorted(known))
         declared = sorted(inspect_notebook(str(checkout.notebooks / f"{name}.ipynb")))
-        for parameter in values or {}:
+        for parameter in require_table(f"{name} in {path.name}", values or {}):
             require_choice(f"a parameter of {name} in {path.name}", parameter, declared)
-    return parameters
+    return {name: dict(values or {}) for name, values in parameters.items()}
 
 
 def build(

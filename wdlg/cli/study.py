@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def _open_study(study: str, store: str | None, *, computes: bool = False) -> tup
 
     file = project.study_file(study)
     loaded = load(file)
-    folder = Path("results", loaded.name)
+    folder: Any = Path("results", loaded.name)
     if store is not None:
-        folder = Path(store)
+        folder = store if "://" in store else Path(store)
     elif not computes and not folder.exists():
         folder = project.records_beside(file, loaded.name) or folder
     return loaded, Store(folder)
@@ -52,12 +53,28 @@ def _open_study(study: str, store: str | None, *, computes: bool = False) -> tup
 @study_group.command("run")
 @_study_options
 @option("--part", "parts", multiple=True, metavar="NAME", help="Only this part; may be given again.")
-@option("--processes", type=int, metavar="N", help="Cells side by side.  [default: the cores]")
+@option(
+    "--processes", type=int, metavar="N", help="Cells side by side on this machine.  [default: the cores]"
+)
+@option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Compute on the dask.distributed cluster of this scheduler, given by its address or its scheduler "
+    "file; local starts one on this machine.",
+)
 @data_dir_option
 def study_run(
-    study: str, store: str | None, parts: tuple[str, ...], processes: int | None, data_dir: str | None
+    study: str,
+    store: str | None,
+    parts: tuple[str, ...],
+    processes: int | None,
+    scheduler: str | None,
+    data_dir: str | None,
 ) -> None:
     """Compute the cells that the store does not hold yet. May be stopped at any time, and run again.
+
+    On a cluster each worker writes its records itself: --store and --data-dir are folders that all of them
+    see, or --store is an address such as s3://BUCKET/NAME.
 
     Exit code 130, 143 or 129 if it was stopped by Ctrl-C, by a request to end, or with its terminal.
 
@@ -66,13 +83,32 @@ def study_run(
     from wdlg.study.runner import run
 
     loaded, records = _open_study(study, store, computes=True)
-    with exit_code_of_request():
+    if processes is not None:
+        require_count("--processes", processes)
+    with exit_code_of_request(), _computers(scheduler, processes) as cluster:
+        if cluster is not None:
+            click.echo(f"wdlg: {cluster.text()}", err=True)
         remarks = run(
-            loaded, records, data_dir=data_dir, parts=parts, processes=processes, progress=sys.stderr.isatty()
+            loaded,
+            records,
+            data_dir=data_dir,
+            parts=parts,
+            processes=processes,
+            executor=cluster,
+            progress=sys.stderr.isatty(),
         )
     for remark in remarks:
         click.echo(f"wdlg: {remark}", err=True)
     click.echo(f"{loaded.name}: everything that can be computed here is in {records.folder}.")
+
+
+def _computers(scheduler: str | None, processes: int | None) -> AbstractContextManager[Any]:
+    """The cluster that was asked for, or none."""
+    if scheduler is None:
+        return nullcontext()
+    from wdlg.study.cluster import connect
+
+    return connect(scheduler, workers=processes)
 
 
 @study_group.command("status")
@@ -175,7 +211,7 @@ def study_report(study: str, store: str | None, as_json: bool) -> None:
 
     loaded, records = _open_study(study, store)
     records.require_of(loaded)
-    if not any(os.path.exists(records.folder / cell.path) for cell in loaded.cells):
+    if not records.any_of(loaded.cells):
         raise InputError(
             f"--store is {str(records.folder)!r}, but must hold records of the study: run `wdlg study run "
             f"{study}`, or name the folder where they are."

@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from wdlg.errors import InputError, told
 
 LOOK_EVERY = 0.5
 """Seconds after which a worker looks again whether the run that it works for is still there."""
+
+TRIES = 4
+"""Times that a task is begun before it is given up, where each time its worker ends without a word."""
 
 KEPT_IDLE = 300
 """Seconds that processes wait for the next run: starting one takes longer than many a cell."""
@@ -34,19 +36,75 @@ ONE_THREAD = dict.fromkeys(
 """What tells the libraries of a process, when it starts, to use one thread."""
 
 
+class LostError(InputError):
+    """Tasks during which their worker ended without a word, again and again: killed, or out of memory.
+
+    Attributes:
+        places: of the tasks.
+    """
+
+    def __init__(self, places: Sequence[int], what: str) -> None:
+        super().__init__(
+            f"{what} lost each worker that began it, without a word: was it killed, or is there less memory "
+            "than this takes?"
+        )
+        self.places = tuple(places)
+
+
+class Workers:
+    """What computes tasks: a value that :func:`do_all` takes, whether it stands for a thread or a cluster.
+
+    Args:
+        executor: takes the tasks.
+        ahead: how many it is given before the first is done.
+    """
+
+    lost: tuple[type[BaseException], ...] = ()
+    """What a task raises that was lost with its worker, and may be computed anew."""
+
+    patience: float | None = None
+    """Seconds without a result after which :meth:`look` is called; None for never."""
+
+    def __init__(self, executor: Any, ahead: int = 2**31) -> None:
+        self.executor = executor
+        self.ahead = ahead
+
+    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Future[Any]:
+        """Hand out one task."""
+        future: Future[Any] = self.executor.submit(function, *task)
+        return future
+
+    def look(self) -> None:
+        """See whether somebody is still there, where no future says so."""
+
+    def end(self, pending: Iterable[Future[Any]]) -> None:
+        """Leave out what has not begun, and end what has, as far as that is possible."""
+        for future in pending:
+            future.cancel()
+
+    def tries_left(self, lost: int) -> bool:
+        """True if a task that was lost so many times shall be handed out again; makes ready for it."""
+        return lost < TRIES
+
+
 def do_all(
     function: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
     *,
-    executor: Executor | None,
+    executor: Executor | Workers | None,
     processes: int,
     then: Callable[[int, Any], None],
 ) -> None:
     """Compute ``function(*task)`` for every task, in any order.
 
     When a task fails, or the user stops the run, tasks that have not begun are left out. Of those that have,
-    the ones in processes that were started here are ended; what an executor of the caller has begun, nobody
-    can end, and is waited for. Whatever is finished by then is handed on, and the first error is raised.
+    the ones in processes that were started here are ended, the ones on a cluster are let go, and what an
+    executor of the caller has begun, nobody can end, and is waited for. Whatever is finished by then is
+    handed on, and the first error is raised.
+
+    When a worker is killed, only what was in hand is lost. It is computed anew when all else is done, one
+    task after another, so that one that takes its worker along takes no other task along, up to ``TRIES``
+    times in all. A task that loses every worker is left out, and named at the end.
 
     Args:
         function: what an executor of processes can send there, as its tasks and results.
@@ -57,71 +115,149 @@ def do_all(
 
     Raises:
         InputError: the executor is none.
+        LostError: some tasks lost every worker.
     """
-    with _workers(executor, min(processes, len(tasks))) as workers:
-        left = iter(enumerate(tasks))
-        pending: dict[Future[Any], int] = {}
-        try:
-            while True:
-                for place, task in islice(left, workers.ahead - len(pending)):
-                    pending[workers.executor.submit(function, *task)] = place
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    then(pending[future], future.result())
-                    del pending[future]
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            workers.end()
-            wait(pending)
-            for future, place in pending.items():
-                if not future.cancelled() and future.exception() is None:
-                    then(place, future.result())
-            raise
+    run = _Run(_workers(executor, min(processes, len(tasks))), function, tasks, then)
+    try:
+        while run.hand_out():
+            run.hand_on()
+    except BaseException:
+        run.stop()
+        raise
+    if run.given_up:
+        raise LostError(run.given_up, f"task {run.given_up[0]} of {len(tasks)}")
 
 
-@dataclass(frozen=True)
-class _Workers:
-    """What computes tasks.
+class _Run:
+    """The state of :func:`do_all`.
 
     Attributes:
-        executor: takes them.
-        ahead: how many it is given before the first is done.
-        end: ends those that have begun, as far as that is possible.
+        waiting: places of the tasks that nobody has yet.
+        again: of those that were lost with their worker.
+        given_up: of those that lost every worker.
+        pending: place by future of those that somebody has.
+        done: where each future comes when it is done. To wait for all of many would take longer the more
+            there are.
     """
 
-    executor: Executor
-    ahead: int
-    end: Callable[[], None] = lambda: None
+    def __init__(
+        self,
+        workers: Workers,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        then: Callable[[int, Any], None],
+    ) -> None:
+        self._workers, self._function, self._tasks, self._then = workers, function, tasks, then
+        self._losses: Counter[int] = Counter()
+        self.waiting = deque(range(len(tasks)))
+        self.again: deque[int] = deque()
+        self.given_up: list[int] = []
+        self.pending: dict[Future[Any], int] = {}
+        self.done: SimpleQueue[Future[Any]] = SimpleQueue()
+
+    def hand_out(self) -> bool:
+        """Give the workers as much as they take; False if nothing is left."""
+        while self.waiting or self.again or self.pending:
+            if not self.waiting and not self.pending:
+                self.waiting.append(self.again.popleft())
+            while self.waiting and len(self.pending) < self._workers.ahead:
+                try:
+                    future = self._workers.submit(self._function, self._tasks[self.waiting[0]])
+                except self._workers.lost:  # what is pending was lost in the same way, and says so
+                    if not self.pending:
+                        self._lost(self.waiting.popleft())
+                    break
+                self.pending[future] = self.waiting.popleft()
+                future.add_done_callback(self.done.put)
+            if self.pending:
+                return True
+        return False
+
+    def hand_on(self) -> None:
+        """Wait for one that is done, for a while, and hand on its result."""
+        try:
+            future = self.done.get(timeout=self._workers.patience)
+        except Empty:
+            self._workers.look()
+            return
+        try:
+            result = future.result()
+        except self._workers.lost:
+            self._lost(self.pending.pop(future))
+        else:
+            self._then(self.pending[future], result)
+            del self.pending[future]
+
+    def _lost(self, place: int) -> None:
+        self._losses[place] += 1
+        if self._workers.tries_left(self._losses[place]):
+            self.again.append(place)
+        else:
+            self.given_up.append(place)
+
+    def stop(self) -> None:
+        """End what can be ended, wait for the rest, and hand on what is finished."""
+        left = set(self.pending)
+        self._workers.end(left)
+        while not all(future.done() for future in left):
+            left.discard(self.done.get())
+        for future, place in self.pending.items():
+            if not future.cancelled() and future.exception() is None:
+                self._then(place, future.result())
 
 
-@contextmanager
-def _workers(executor: Executor | None, processes: int) -> Iterator[_Workers]:
+def _workers(executor: Executor | Workers | None, processes: int) -> Workers:
     """The caller's executor, or processes, or this thread."""
+    if isinstance(executor, Workers):
+        return executor
+    if isinstance(executor, Executor):
+        return Workers(executor)  # it has a queue of its own
     if executor is not None:
-        if not isinstance(executor, Executor):
-            raise InputError(
-                f"executor is {told(executor)}, but must be a concurrent.futures.Executor, such as "
-                "ThreadPoolExecutor(4), or None."
-            )
-        yield _Workers(executor, ahead=2**31)  # it has a queue of its own
-        return
-    if processes <= 1:
-        yield _Workers(ThisThread(), ahead=1)
-        return
-    # Processes of joblib rather than of the standard library: they take what a notebook has defined, can be
-    # ended, and are kept for the next run.
-    from joblib.externals.loky import get_reusable_executor
+        raise InputError(
+            f"executor is {told(executor)}, but must be a concurrent.futures.Executor, such as "
+            "ThreadPoolExecutor(4), or None."
+        )
+    return Workers(ThisThread(), ahead=1) if processes <= 1 else Processes(processes)
 
-    pool = get_reusable_executor(
-        max_workers=processes,
-        timeout=KEPT_IDLE,
-        env=ONE_THREAD,
-        initializer=_end_with,
-        initargs=(os.getpid(),),
-    )
-    yield _Workers(pool, ahead=processes, end=lambda: pool.shutdown(kill_workers=True))
+
+class Processes(Workers):
+    """Processes of this machine, with one thread each. They are kept for the next run.
+
+    They are those of joblib rather than of the standard library: these take what a notebook has defined, and
+    can be ended.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        # joblib takes as long to load as the smallest study to run.
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        self.lost = (TerminatedWorkerError,)
+        super().__init__(self._start(count), ahead=count)
+
+    @staticmethod
+    def _start(count: int) -> Any:
+        from joblib.externals.loky import get_reusable_executor
+
+        return get_reusable_executor(
+            max_workers=count,
+            timeout=KEPT_IDLE,
+            env=ONE_THREAD,
+            initializer=_end_with,
+            initargs=(os.getpid(),),
+        )
+
+    def end(self, pending: Iterable[Future[Any]]) -> None:
+        """End the processes, in the middle of what they do."""
+        super().end(pending)
+        self.executor.shutdown(kill_workers=True)
+
+    def tries_left(self, lost: int) -> bool:
+        """As for all workers; new processes take the place of those that one of them took along."""
+        self.executor = self._start(self.ahead)
+        return super().tries_left(lost)
 
 
 class ThisThread(Executor):

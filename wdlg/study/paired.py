@@ -19,7 +19,7 @@ from wdlg.attacks.base import BATCH_SIZE, Attack, require_device
 from wdlg.compiled import one_blas_thread
 from wdlg.errors import InputError, require_count, told
 from wdlg.study.cases import Cases
-from wdlg.study.executors import do_all
+from wdlg.study.executors import Workers, do_all
 from wdlg.study.records import record
 from wdlg.threads import one_torch_thread
 
@@ -57,7 +57,7 @@ def run_paired(
     snapshot_iterations: Sequence[int] = (),
     batch_size: int = BATCH_SIZE,
     processes: int = 1,
-    executor: Executor | None = None,
+    executor: Executor | Workers | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> Outcome:

@@ -8,6 +8,7 @@ processes of this machine, or any executor.
 from __future__ import annotations
 
 import os
+import reprlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +27,11 @@ from wdlg.compiled import one_blas_thread
 from wdlg.errors import InputError, require_count
 from wdlg.evaluation import recovered
 from wdlg.study.cases import Cases, draw
-from wdlg.study.executors import do_all
+from wdlg.study.executors import LostError, Workers, do_all
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS, as_bytes, record
 from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
-from wdlg.study.store import State, Store, as_file, provenance
+from wdlg.study.store import Held, State, Store, as_file, provenance
 from wdlg.threads import one_torch_thread
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(
     data_dir: str | Path | None = None,
     parts: Sequence[str] = (),
     processes: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Workers | None = None,
     workers_write: bool = True,
     progress: bool = False,
 ) -> list[str]:
@@ -52,6 +53,7 @@ def run(
 
     A run may be killed at any moment: the processes that it started end with it, the cells in hand are lost,
     and are computed by the next run. An executor of yours finishes what it has begun, and that is stored.
+    When a process or a worker of a cluster is killed, the run goes on, and computes anew what it had in hand.
 
     Args:
         study: what to compute.
@@ -59,9 +61,9 @@ def run(
         data_dir: folder of the sample files, which every worker must see under this name.
         parts: names of the parts to compute; all if empty.
         processes: side by side; None for one a core. With an executor it says nothing: that has its own.
-        executor: where cells are computed; None for processes of this machine. Any executor of
-            :mod:`concurrent.futures` will do: a pool of threads or processes, or one that a cluster's library
-            offers. A cell is sent as one call of :func:`compute_file`.
+        executor: where cells are computed; None for processes of this machine. A
+            :class:`~wdlg.study.cluster.Cluster`, or any executor of :mod:`concurrent.futures`: a pool of
+            threads or processes. A cell is sent as one call of :func:`compute_file`.
         workers_write: whoever computes a cell stores it, so that a finished one is safe whatever becomes of
             this process. False where a worker does not see the store's folder: then its records come back,
             and are stored here.
@@ -73,6 +75,7 @@ def run(
     Raises:
         InputError: unknown part; a sample file that cannot be read; an executor that is none; or the store is
             another study's, is in use by another run, or cannot be written to.
+        LostError: some cells lost every worker that began them; all others are stored.
         KeyboardInterrupt: stopped by the user; all finished cells are stored.
     """
     for name in parts:
@@ -84,12 +87,12 @@ def run(
     folder = data.data_dir(data_dir).absolute()
     # Before the store is touched: a sample file that cannot be read is no reason to set a record aside.
     absent = _absent({cell.dataset for cell in cells}, folder)
-    with store.taken(study):
+    with store.taken(study) as there:
         remarks, left = _clear(store, study, cells)
         remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
         _compute_all(
             [cell for cell in left if cell.dataset not in absent],
-            store,
+            there,
             folder,
             executor=executor,
             processes=processes,
@@ -137,7 +140,7 @@ def _compute_all(
     store: Store,
     data_dir: Path,
     *,
-    executor: Executor | None,
+    executor: Executor | Workers | None,
     processes: int,
     workers_write: bool,
     title: str,
@@ -145,7 +148,7 @@ def _compute_all(
 ) -> None:
     """Compute and store cells, with a bar that counts the successes."""
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    there = Store(store.folder.absolute()) if workers_write else None
+    there = store if workers_write else None
 
     def finished(place: int, outcome: tuple[int, bytes | None]) -> None:
         cell, (good, content) = cells[place], outcome
@@ -160,13 +163,17 @@ def _compute_all(
     with tqdm(
         total=sum(cell.attacks for cell in cells), desc=title, unit="attack", disable=not progress
     ) as bar:
-        do_all(
-            compute_file,
-            [(cell, data_dir, there) for cell in cells],
-            executor=executor,
-            processes=processes,
-            then=finished,
-        )
+        try:
+            do_all(
+                compute_file,
+                [(cell, data_dir, there) for cell in cells],
+                executor=executor,
+                processes=processes,
+                then=finished,
+            )
+        except LostError as error:
+            names = reprlib.repr([cells[place].path.as_posix() for place in error.places])
+            raise LostError(error.places, f"{len(error.places)} of {len(cells)} cells, {names},") from None
 
 
 def compute_file(cell: Cell, data_dir: Path, store: Store | None) -> tuple[int, bytes | None]:
@@ -179,6 +186,11 @@ def compute_file(cell: Cell, data_dir: Path, store: Store | None) -> tuple[int, 
         data_dir: folder of the sample files.
         store: where the file is written; None to return its content instead.
     """
+    if store is not None:
+        store.require_run()
+        held = store.held(cell)
+        if held.state is State.DONE:  # by a worker that was lost before it could say so
+            return _successes_of(held), None
     started = time.perf_counter()
     sample = _load(cell.dataset, data_dir)
     records = compute(cell, sample)
@@ -194,6 +206,11 @@ def _successes(records: Mapping[str, Any]) -> int:
     if "mse" in records:
         return int(recovered(records["mse"]).sum())
     return int((records["correct"] & (records["rule"] == "bias_sign")).sum())
+
+
+def _successes_of(held: Held) -> int:
+    """The same, of a stored cell."""
+    return _successes(held.columns(("correct", "rule") if isinstance(held.cell, LabelCell) else ("mse",)))
 
 
 @lru_cache(maxsize=2)
@@ -286,10 +303,9 @@ def status(study: Study, store: Store) -> tuple[list[Progress], list[str]]:
         groups[cell.group].append(cell)
         held = store.held(cell)
         if held.state is State.DONE:
-            columns = ("correct", "rule") if isinstance(cell, LabelCell) else ("mse",)
             seconds[cell.group].append(held.metadata["wall_seconds"])
             attacks[cell.group] += cell.attacks
-            successes[cell.group] += _successes(held.columns(columns))
+            successes[cell.group] += _successes_of(held)
         elif held.state is not State.MISSING:
             remarks.append(f"{cell.path} {held.state.value}.")
     remarks += [f"{path} is of no cell of this study." for path in store.strangers(study.cells)]

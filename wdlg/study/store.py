@@ -12,13 +12,13 @@ import io
 import json
 import os
 import platform
+import secrets
 import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from wdlg.errors import InputError, told
+from wdlg.study.folders import LOCK, PART, Files, InUseError, files_of
 from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
 from wdlg.study.specification import Cell, Study
 
@@ -37,11 +37,8 @@ if TYPE_CHECKING:
 
 METADATA_KEY = b"wdlg"
 
-LOCK = ".lock"
-"""File in the store that a run holds locked. The system takes the lock back when the run ends, however."""
-
-PART = ".part"
-"""Ending of a file that is being written."""
+RUN = ".run-"
+"""Beginning of the name of a file that is there while a run is, by which its workers know its store."""
 
 NO_DIGEST = "the SHA-256 of this file with this text in its place".ljust(64, ".")
 """Stands where the digest will, while it is computed."""
@@ -97,18 +94,37 @@ class Store:
     """A folder of records.
 
     Args:
-        folder: where, as a path or its text; made when the first cell is written.
+        folder: where, as a path or its text, or as the address of an object store, such as
+            "s3://bucket/records"; made when the first cell is written.
+        run: of whoever computes for a run, the run's name: nothing is written without that run.
 
     Raises:
-        InputError: the folder is neither.
+        InputError: the folder is none of these, or what speaks the address's protocol is not installed.
     """
 
-    folder: Path
+    folder: Any
+    run: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | os.PathLike):
-            raise InputError(f"folder is {told(self.folder)}, but must be the name of a folder.")
-        object.__setattr__(self, "folder", Path(self.folder))
+        folder = self.folder
+        if not isinstance(folder, str | os.PathLike):
+            raise InputError(f"folder is {told(folder)}, but must be the name of a folder.")
+        if isinstance(folder, str) and "://" in folder:
+            files_of(folder)
+        else:
+            object.__setattr__(self, "folder", Path(folder))
+
+    @cached_property
+    def files(self) -> Files:
+        """What lies in the folder."""
+        return files_of(self.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "run": self.run}
+
+    def absolute(self) -> Store:
+        """The same store, whatever the working folder."""
+        return self if isinstance(self.folder, str) else replace(self, folder=self.folder.absolute())
 
     def held(self, cell: Cell, *, in_full: bool = False) -> Held:
         """What is there for a cell.
@@ -120,16 +136,15 @@ class Store:
         Raises:
             InputError: the file is there, but this user or this disk does not let it be read.
         """
-        path = self.folder / cell.path
         with self._refused("read"):
             try:
-                content = path.read_bytes()
+                content = self.files.read(cell.path)
             except (FileNotFoundError, NotADirectoryError):
                 return Held(cell, State.MISSING)
             except IsADirectoryError:
                 return Held(cell, State.CORRUPT)
         sha256 = hashlib.sha256(content).hexdigest()
-        label = _read_label(self.folder) or {"verified": {}}
+        label = _read_label(self.files) or {"verified": {}}
         verified = not in_full and label["verified"].get(cell.path.as_posix()) == sha256
         metadata: Mapping[str, Any] = {}
         try:
@@ -161,8 +176,31 @@ class Store:
         self.put(cell, as_file(cell, records, wall_seconds=wall_seconds, sample=sample))
 
     def put(self, cell: Cell, content: bytes) -> None:
-        """Store a file of :func:`as_file`, as :meth:`write` does."""
+        """Store a file of :func:`as_file`, as :meth:`write` does.
+
+        Raises:
+            InputError: as there; or the run that this is for is not seen in the folder.
+        """
+        self.require_run()
         self._put(cell.path, content)
+
+    def require_run(self) -> None:
+        """Refuse to compute for a run that is not seen here: it has ended, or this is another folder.
+
+        Raises:
+            InputError: so it is.
+        """
+        with self._refused("read"):
+            if self.run and not self.files.exists(Path(RUN + self.run)):
+                raise InputError(
+                    f"--store is {str(self.folder)!r}, but on {platform.node()} the run is not seen there: "
+                    "it has ended, or this is not a folder that every worker sees under this name."
+                )
+
+    def any_of(self, cells: Iterable[Cell]) -> bool:
+        """True if there is a file for any of the cells, good or not."""
+        with self._refused("read"):
+            return not {cell.path for cell in cells}.isdisjoint(self.files.names())
 
     def read(self, cell: Cell) -> pd.DataFrame:
         """The records of a cell that is done, with its part and group in front."""
@@ -183,20 +221,18 @@ class Store:
         return [
             path
             for path in self._files()
-            if path not in known and path.parts[0] != SET_ASIDE and not _is_part(path)
+            if path not in known and path.parts[0] != SET_ASIDE and not _passes(path)
         ]
 
     def set_aside(self, path: Path) -> Path:
         """Move a file, named relative to the store, out of the way without losing it; its new path."""
-        target = self.folder / SET_ASIDE / path
-        number = 0
-        while target.exists():
-            number += 1
-            target = target.with_name(f"{path.name}.{number}")
         with self._refused("written to"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.folder / path, target)
-        return target
+            target, number = Path(SET_ASIDE, path), 0
+            while self.files.exists(target):
+                number += 1
+                target = target.with_name(f"{path.name}.{number}")
+            self.files.move(path, target)
+        return self.folder / target if isinstance(self.folder, Path) else target
 
     def require_of(self, study: Study) -> None:
         """Refuse a folder that is not the store of a study, nor empty, so that no other's files are touched.
@@ -207,11 +243,12 @@ class Store:
             InputError: the folder is none, belongs to another study, or holds other files.
         """
         with self._refused("read"):
-            if not self.folder.exists():
+            folder = self.files.is_folder()
+            if folder is None:
                 return
-            if not self.folder.is_dir():
+            if not folder:
                 raise InputError(f"--store is {str(self.folder)!r}, but must be a folder.")
-        label = _read_label(self.folder)
+        label = _read_label(self.files)
         owner = None if label is None else label["study"]
         if owner is not None and owner != study.name:
             raise InputError(
@@ -220,7 +257,7 @@ class Store:
             )
         if (
             owner is None
-            and any(path.name not in (LOCK, LABEL) for path in self._files())
+            and any(path.name not in (LOCK, LABEL) and not _passes(path) for path in self._files())
             and not any(self.state(cell) is State.DONE for cell in study.cells)
         ):
             raise InputError(
@@ -229,36 +266,40 @@ class Store:
             )
 
     @contextmanager
-    def taken(self, study: Study) -> Iterator[None]:
+    def taken(self, study: Study) -> Iterator[Store]:
         """Hold the store for one run, alone. What a run that was killed left half-written is deleted.
+
+        Yields:
+            The store for whoever computes for this run.
 
         Raises:
             InputError: see :meth:`require_of`; or another run holds the store, or it cannot be written to.
         """
         self.require_of(study)
-        with self._refused("written to"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise InputError(
-                    f"--store is {str(self.folder)!r}, but another run is computing there: wait for it, or "
-                    "stop it."
-                ) from None
-        try:
+        run = secrets.token_hex(8)
+        with ExitStack() as held:
             with self._refused("written to"):
+                try:
+                    held.enter_context(self.files.held())
+                except InUseError:
+                    raise InputError(
+                        f"--store is {str(self.folder)!r}, but another run is computing there: wait for it, "
+                        "or stop it."
+                    ) from None
                 for path in self._files():
-                    if _is_part(path):
-                        (self.folder / path).unlink(missing_ok=True)
+                    if _passes(path):
+                        self.files.remove(path)
             self._sign(study)
-            yield
-        finally:
-            lock.release()
+            self._put(Path(RUN + run), b"")
+            try:
+                yield replace(self.absolute(), run=run)
+            finally:
+                with suppress(OSError):
+                    self.files.remove(Path(RUN + run))
 
     def _sign(self, study: Study) -> None:
         """Say whose store this is. Files of schema 1, whose digest takes long, are verified once, here."""
-        if _read_label(self.folder) is not None:
+        if _read_label(self.files) is not None:
             return
         verified = {}
         for cell in study.cells:
@@ -270,24 +311,12 @@ class Store:
 
     def _put(self, path: Path, content: bytes) -> None:
         """A file with this content, which appears complete or not at all."""
-        target = self.folder / path
         with self._refused("written to"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=PART)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, target)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            self.files.write(path, content)
 
     def _files(self) -> list[Path]:
         """All files in the store, relative to its folder."""
-        return sorted(path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
+        return self.files.names()
 
     @contextmanager
     def _refused(self, done: str) -> Iterator[None]:
@@ -369,18 +398,18 @@ def _fits_its_digest(content: bytes, metadata: Mapping[str, Any], file: pq.Parqu
     return hashlib.sha256(blank).hexdigest() == digest
 
 
-def _read_label(folder: Path) -> dict[str, Any] | None:
+def _read_label(files: Files) -> dict[str, Any] | None:
     """What the file in a store says of it: study, schema, and the verified files of schema 1; None without.
 
     Raises:
         InputError: it cannot be read, or a later version wrote it.
     """
-    path = folder / LABEL
     try:
-        return _parse_label(path, path.stat().st_mtime_ns)
+        return _parse_label(files, files.version(Path(LABEL)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
+        folder = getattr(files, "path", None) or getattr(files, "address", "")
         raise InputError(
             f"--store is {str(folder)!r}, but its {LABEL} must be readable, and of no later version of wdlg "
             "than this."
@@ -388,15 +417,16 @@ def _read_label(folder: Path) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=8)
-def _parse_label(path: Path, _: int) -> dict[str, Any]:
-    label = json.loads(path.read_bytes())
+def _parse_label(files: Files, _: Hashable) -> dict[str, Any]:
+    label = json.loads(files.read(Path(LABEL)))
     if label["schema"] > SCHEMA:
         raise ValueError(label)
     return {"study": str(label["study"]), "verified": dict(label["verified"])}
 
 
-def _is_part(path: Path) -> bool:
-    return path.suffix == PART and path.name.startswith(".")
+def _passes(path: Path) -> bool:
+    """True for a file that is there only while a run is, or was when one was killed."""
+    return path.name.startswith(".") and (path.suffix == PART or path.name.startswith(RUN))
 
 
 @cache

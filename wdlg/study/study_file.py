@@ -46,8 +46,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path) -> Any:
-    """The content of a study file.
+def read(path: Path, name: str = "STUDY") -> Any:
+    """The content of a study file, or of another that a reader may change.
+
+    Args:
+        path: of the file.
+        name: what a message calls it.
 
     Raises:
         InputError: the file cannot be read, is no YAML, or has a key twice.
@@ -57,7 +61,7 @@ def read(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
-            f"STUDY is {str(path)!r}, but must be a readable YAML file ({_reason(error)})."
+            f"{name} is {str(path)!r}, but must be a readable YAML file ({_reason(error)})."
         ) from None
 
 
