@@ -46,8 +46,8 @@ class Cluster(Workers):
 
     A worker that comes later is used, too. One that is killed costs the cell that it had in hand, which
     another computes. A cell that loses more workers than ``distributed.scheduler.allowed-failures`` says, 3
-    unless you set it, may only have stood in the queue of each, and is handed out once more, alone; then it is
-    given up.
+    unless you set it, may only have stood in the queue of each, and is handed out once more, alone; then it
+    is given up.
 
     Args:
         client: a ``distributed.Client``.
@@ -131,8 +131,6 @@ def _checked(expected: dict[str, str], function: Callable[..., Any], *task: Any)
     from distributed import get_worker
 
     leave_nothing_behind()
-        threading.RLock()
-    )  # its own is one of the system, which a worker that is killed leaves behind
     _require_same(get_worker().address, identity(), expected)
     return function(*task)
 
