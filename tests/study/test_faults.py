@@ -69,7 +69,7 @@ def started(study_file, folder, *arguments, **settings):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
 
 def workers_of(process):
@@ -169,8 +169,8 @@ def test_kills_of_workers_and_runners_at_random_moments_and_spoiled_files_leave_
                 _, errors = process.communicate(timeout=60)
                 assert process.returncode in (0, -number, 128 + number), errors
             else:
-                process.communicate()
-                assert process.returncode == 0
+                _, errors = process.communicate()
+                assert process.returncode == 0, errors
             assert "Traceback" not in errors or process.returncode == -signal.SIGKILL, errors
             assert psutil.wait_procs(family, timeout=15)[1] == []
         after = done(store)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -19,10 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from wdlg.errors import InputError, told
-from wdlg.study.executors import ONE_THREAD, Workers
+from wdlg.study.executors import ONE_THREAD, Workers, leave_nothing_behind
 from wdlg.study.store import provenance
 
 LOCAL = "local"
@@ -48,8 +45,9 @@ class Cluster(Workers):
     """The workers of a cluster, as an executor of :func:`~wdlg.study.runner.run`.
 
     A worker that comes later is used, too. One that is killed costs the cell that it had in hand, which
-    another computes; a cell that loses more workers than ``distributed.scheduler.allowed-failures`` says, 3
-    unless you set it, is given up.
+    another computes. A cell that loses more workers than ``distributed.scheduler.allowed-failures`` says, 3
+    unless you set it, may only have stood in the queue of each, and is handed out once more, alone; then it
+    is given up.
 
     Args:
         client: a ``distributed.Client``.
@@ -94,9 +92,9 @@ class Cluster(Workers):
         self.executor.shutdown(wait=False)
         super().end(pending)
 
-    def tries_left(self, lost: int) -> bool:  # noqa: ARG002
-        """False: the scheduler has tried others."""
-        return False
+    def tries_left(self, lost: int) -> bool:
+        """True once: the scheduler has tried several workers, but blames all that these had."""
+        return lost < 2
 
     def count(self) -> int:
         """Workers that it has now."""
@@ -132,9 +130,7 @@ def _checked(expected: dict[str, str], function: Callable[..., Any], *task: Any)
     """Compute a task on a worker, if that is like the machine that asks for it."""
     from distributed import get_worker
 
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own is one of the system, which a worker that is killed leaves behind
+    leave_nothing_behind()
     _require_same(get_worker().address, identity(), expected)
     return function(*task)
 
@@ -225,7 +221,7 @@ def _started(distributed: Any, workers: int) -> Any:
             threads_per_worker=1,
             memory_limit=0,  # as for processes: the system decides
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,  # that a worker was killed or takes its time to end is no news here
+            silence_logs=logging.CRITICAL,  # a worker that was killed is no news, and an error comes back
         )
     except RuntimeError as error:
         raise InputError(

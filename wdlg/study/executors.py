@@ -15,6 +15,8 @@ from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tqdm import tqdm
+
 from wdlg.errors import InputError, told
 
 LOOK_EVERY = 0.5
@@ -273,11 +275,17 @@ class ThisThread(Executor):
         return future
 
 
+def leave_nothing_behind() -> None:
+    """For a process that may be killed: the lock of its bars is not a semaphore that stays in the system."""
+    tqdm.set_lock(threading.RLock())
+
+
 def _end_with(runner: int) -> None:
     """From now on, this process ends when the one that started it, whose number is given, has ended.
 
     Also if that was killed: a process whose parent ends gets another parent.
     """
+    leave_nothing_behind()
 
     def watch() -> None:
         while os.getppid() == runner:
