@@ -229,8 +229,8 @@ def _started(distributed: Any, workers: int) -> Any:
             return cluster.result()
         except RuntimeError as error:
             raise InputError(
-                f"no cluster of {workers} workers can be started here ({_first_line(error)}): a program of your "
-                "own must start it under `if __name__ == '__main__':`."
+                f"no cluster of {workers} workers can be started here ({_first_line(error)}): a program of "
+                "your own must start it under `if __name__ == '__main__':`."
             ) from None
         except KeyboardInterrupt:
             cluster.result().close()

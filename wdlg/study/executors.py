@@ -253,7 +253,7 @@ class Processes(Workers):
 
     def end(self, pending: Iterable[Future[Any]]) -> None:  # noqa: ARG002
         """End the processes, in the middle of what they do."""
-        # Nothing is cancelled: the pool's thread stops at a future that is, before it has ended the processes.
+        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves the processes alive.
         self.executor.shutdown(kill_workers=True)
 
     def tries_left(self, lost: int) -> bool:
