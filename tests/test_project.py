@@ -384,6 +384,36 @@ def bound(goal):
     return "at most" if goal["smaller_is_better"] else "at least"
 
 
+def test_the_page_on_many_machines_has_the_costs_of_the_records_and_of_the_latest_measurement():
+    page = (ROOT / "book" / "many-machines.md").read_text()
+    study, store = load(ROOT / "studies" / "paper.yaml"), Store(ROOT / "results" / "paper")
+    seconds, sizes = {}, []
+    for cell in study.part("main"):
+        if cell.attack.name in ("DLG", "iDLG", "WDLG"):
+            kind = (cell.dataset, cell.attack.name)
+            seconds.setdefault(kind, []).append(store.metadata(cell)["wall_seconds"] / cell.attacks)
+            sizes.append((store.folder / cell.path).stat().st_size)
+    means = {kind: sum(values) / len(values) for kind, values in seconds.items()}
+    mean = sum(means.values()) / len(means)
+    assert len(means) == 15
+    assert f"took {mean:.1f} s of one core an attack in the mean" in page
+    assert (
+        f"from {means['mnist', 'iDLG']:.2f} s (iDLG on MNIST) to {means['lfw', 'WDLG']:.0f} s (WDLG" in page
+    )
+    assert f"a file of {sum(sizes) / len(sizes) / 1000:.0f} kB" in page
+    assert f"{1e6 * mean / 3600:,.0f}"[:3] in page  # rounded to hundreds of hours
+    assert f"{1e6 * mean / 3200 / 60:.0f} min" in page
+    measured = json.loads((ROOT / "benchmarks" / "cluster.json").read_text())
+    empty, files = measured["100000 empty cells, Dask"], measured["100000 files"]
+    for part, says in (("scheduler", "Scheduler"), ("runner", "The run itself")):
+        spent = empty[f"processor milliseconds a cell of the {part}"]
+        assert f"| {says} | {spent:.1f} ms of its processor |" in page
+    assert f"| Memory of the scheduler | {1e3 * empty['more MB of the scheduler'] / 20_000:.0f} kB" in page
+    assert f"| Memory of the run | {1e3 * empty['more MB of the runner'] / 100_000:.0f} kB" in page
+    assert f"{files['milliseconds to write']:.1f} ms to write with `fsync`" in page
+    assert f"{files['milliseconds to check']:.1f} ms to check" in page
+
+
 def test_the_readme_has_the_verdicts_of_the_records():
     readme = (ROOT / "README.md").read_text()
     study = load(ROOT / "studies" / "paper.yaml")

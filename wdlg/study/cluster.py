@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -215,19 +215,26 @@ def connect(scheduler: str, *, workers: int | None = None) -> Iterator[Cluster]:
 
 def _started(distributed: Any, workers: int) -> Any:
     """A cluster on this machine."""
-    try:
-        return distributed.LocalCluster(
+    # In another thread, so that a request to end, which comes to this one, finds a whole cluster to close.
+    with ThreadPoolExecutor(1) as starter:
+        cluster = starter.submit(
+            distributed.LocalCluster,
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=0,  # as for processes: the system decides
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # a worker that was killed is no news, and an error comes back
         )
-    except RuntimeError as error:
-        raise InputError(
-            f"no cluster of {workers} workers can be started here ({_first_line(error)}): a program of your "
-            "own must start it under `if __name__ == '__main__':`."
-        ) from None
+        try:
+            return cluster.result()
+        except RuntimeError as error:
+            raise InputError(
+                f"no cluster of {workers} workers can be started here ({_first_line(error)}): a program of "
+                "your own must start it under `if __name__ == '__main__':`."
+            ) from None
+        except KeyboardInterrupt:
+            cluster.result().close()
+            raise
 
 
 def _client(distributed: Any, scheduler: str) -> Any:

@@ -251,9 +251,9 @@ class Processes(Workers):
             initargs=(os.getpid(),),
         )
 
-    def end(self, pending: Iterable[Future[Any]]) -> None:
+    def end(self, pending: Iterable[Future[Any]]) -> None:  # noqa: ARG002
         """End the processes, in the middle of what they do."""
-        super().end(pending)
+        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves the processes alive.
         self.executor.shutdown(kill_workers=True)
 
     def tries_left(self, lost: int) -> bool:
