@@ -318,7 +318,7 @@ def test_a_slider_moves_with_the_keyboard(windows, name, width):
         assert len({place for place, _, _ in seen}) == 3
         assert len({source for _, _, source in seen}) == 3
         assert all(place in alt for place, alt, _ in seen)
-        assert control.get_attribute("aria-valuetext") == seen[-1][0]
+        assert control.get_attribute("aria-valuetext").startswith(seen[-1][0])
         alts = slider.locator("img").evaluate_all("images => images.map(image => image.alt)")
         assert len(set(alts)) == len(alts)
 

@@ -42,7 +42,7 @@ STYLE = """<style>
 .wdlg-slider button { min-width: 4.5rem; min-height: 2rem; font: inherit; }
 </style>"""
 
-STEP = 180
+STEP = 300
 """Milliseconds that a frame of a slider that plays is shown."""
 
 SCRIPT = """<script>
@@ -84,6 +84,7 @@ SCRIPT = """<script>
     }, STEP);
   };
   input.addEventListener("input", pause);
+  input.addEventListener("focus", pause);
   button.addEventListener("click", () => (timer ? pause() : play()));
   button.hidden = false;
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
