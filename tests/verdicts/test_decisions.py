@@ -375,6 +375,11 @@ def test_a_verdict_that_a_new_rule_changed_stands_beside_the_new_one_with_the_re
     assert rows["Why"].iloc[-1] == f"Known: {entry.known}"
 
 
+def test_the_texts_of_a_claim_are_texts():
+    for claim in rules()["claims"]:
+        assert all(isinstance(claim[name], str) for name in ("id", "section", "claim", "test", "written"))
+
+
 def test_what_a_ledger_said_of_one_study_is_not_shown_beside_another():
     for entry in ledger(Records(), command="", study="mine"):
         assert all(past.computed for past in entry.history)
