@@ -193,6 +193,15 @@ def test_workers_of_another_version_or_revision_are_refused_before_anything_is_c
         monkeypatch.undo()
 
 
+def test_a_worker_that_ends_while_it_is_looked_at_is_not_taken_for_one_that_differs(workers, monkeypatch):
+    answers = {"tcp://10.0.0.1:1": OSError("Stream is closed")}
+    monkeypatch.setattr(workers._client, "run", lambda *_, **__: answers)
+    Cluster(workers._client)
+    answers["tcp://10.0.0.1:1"] = ModuleNotFoundError("No module named 'wdlg.study'")
+    with pytest.raises(InputError, match=r"^worker tcp://10.0.0.1:1 has no package wdlg like that"):
+        Cluster(workers._client)
+
+
 def test_a_worker_that_comes_later_is_looked_at_by_its_first_task(workers):
     there = fresh(workers)
     there._expected = {**identity(), "torch": "0.1"}

@@ -114,6 +114,8 @@ class Cluster(Workers):
                     f"worker {worker} has {threads} threads, but must have one: start it with --nthreads 1."
                 )
         for worker, found in self._client.run(_identity_there, on_error="return").items():
+            if isinstance(found, OSError):
+                continue  # it ended meanwhile; what comes in its place is looked at by its first task
             if isinstance(found, BaseException):
                 raise InputError(
                     f"worker {worker} has no package wdlg like that of this machine ({_first_line(found)})."
