@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 from wdlg import compiled
 from wdlg.attacks import IDLG
 from wdlg.errors import InputError
-from wdlg.study import Design, draw, run_paired, runner
+from wdlg.study import Design, draw, executors, run_paired, runner
 from wdlg.study.executors import do_all
 from wdlg.study.runner import compute_file, run
 from wdlg.study.store import State, Store
@@ -102,6 +102,22 @@ def test_ctrl_c_leaves_out_what_threads_have_not_begun_and_keeps_what_they_have(
             )
         assert kept == ["stopped", *begun]
     assert len(begun) < 50
+
+
+def test_tasks_of_a_pool_whose_thread_has_died_are_computed_by_another(monkeypatch):
+    monkeypatch.setattr(executors, "PATIENCE", 0.3)
+    workers = executors.Processes(2)
+    pool = workers.executor
+    pool.submit(time.sleep, 0).result()  # now it has a thread
+    over = threading.Thread()
+    over.start()
+    over.join()
+    monkeypatch.setattr(pool, "_executor_manager_thread", over)
+    found = {}
+    tasks = [(1.5,)] * 3
+    do_all(time.sleep, tasks, executor=workers, processes=2, then=found.__setitem__)
+    assert found == dict.fromkeys(range(3))
+    assert workers.executor is not pool
 
 
 # Studies

@@ -35,7 +35,7 @@ NOT_SHOWN = (".headerlink", ".cell_input", ".toggle-details", "details.hide", ".
 OF_A_SECTION = "figure, table, ul, ol, div.math, div.proof, div.exercise"
 """What a slide takes of a section."""
 
-ROWS = 6
+ROWS = 4
 """Rows of a table, or cards, that a slide has room for, where each takes up to three lines."""
 
 A_ROW = "tbody tr, .wdlg-card"

@@ -77,7 +77,11 @@ class Workers:
         return future
 
     def look(self) -> None:
-        """See whether somebody is still there, where no future says so."""
+        """See whether somebody is still there, where no future says so.
+
+        Raises:
+            BaseException: one of :attr:`lost`, if nobody is.
+        """
 
     def end(self, pending: Iterable[Future[Any]]) -> None:
         """Leave out what has not begun, and end what has, as far as that is possible."""
@@ -180,7 +184,14 @@ class _Run:
         try:
             future = self.done.get(timeout=self._workers.patience)
         except Empty:
-            self._workers.look()
+            try:
+                self._workers.look()
+            except self._workers.lost:  # nobody is left who could say so of each
+                for place in self.pending.values():
+                    self._lost(place)
+                self.pending.clear()
+            return
+        if future not in self.pending:  # given up before, and done after all
             return
         try:
             result = future.result()
@@ -222,6 +233,10 @@ def _workers(executor: Executor | Workers | None, processes: int) -> Workers:
     return Workers(ThisThread(), ahead=1) if processes <= 1 else Processes(processes)
 
 
+PATIENCE = 30.0
+"""Seconds without a result after which the pool of processes is looked at."""
+
+
 class Processes(Workers):
     """Processes of this machine, with one thread each. They are kept for the next run.
 
@@ -237,7 +252,18 @@ class Processes(Workers):
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         self.lost = (TerminatedWorkerError,)
+        self.patience = PATIENCE
         super().__init__(self._start(count), ahead=count)
+
+    def look(self) -> None:
+        """See whether the pool's thread is alive: without it no result arrives, and no end is seen."""
+        thread = getattr(self.executor, "_executor_manager_thread", None)
+        if thread is None or thread.is_alive():
+            return
+        for process in list((self.executor._processes or {}).values()):
+            process.terminate()
+        self.executor.shutdown(wait=False)
+        raise self.lost[0]("the pool of processes has stopped")
 
     @staticmethod
     def _start(count: int) -> Any:
