@@ -213,9 +213,12 @@ class _Run:
         left = set(self.pending)
         self._workers.end(left)
         while not all(future.done() for future in left):
-            left.discard(self.done.get())
+            try:
+                left.discard(self.done.get(timeout=self._workers.patience))
+            except Empty:  # ended without a word
+                break
         for future, place in self.pending.items():
-            if not future.cancelled() and future.exception() is None:
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._then(place, future.result())
 
 
@@ -279,8 +282,13 @@ class Processes(Workers):
 
     def end(self, pending: Iterable[Future[Any]]) -> None:  # noqa: ARG002
         """End the processes, in the middle of what they do."""
-        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves the processes alive.
+        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves the processes alive. So it
+        # may at a result that arrives while it ends.
+        processes = list((getattr(self.executor, "_processes", None) or {}).values())
         self.executor.shutdown(kill_workers=True)
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
 
     def tries_left(self, lost: int) -> bool:
         """As for all workers; new processes take the place of those that one of them took along."""
