@@ -33,7 +33,7 @@ MOMENTS = int(os.environ.get("WDLG_FAULTS", "50"))
 
 SEED = int(os.environ.get("WDLG_FAULTS_SEED", "0"))
 
-LARGER = {**CONTENT, "parts": {**CONTENT["parts"], "main": {**CONTENT["parts"]["main"], "networks": 9}}}
+LARGER = {**CONTENT, "parts": {**CONTENT["parts"], "main": {**CONTENT["parts"]["main"], "networks": 40}}}
 STUDY = small_study(**LARGER)
 WDLG = str(Path(sys.executable).with_name("wdlg"))
 
