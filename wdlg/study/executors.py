@@ -282,7 +282,7 @@ class Processes(Workers):
 
     def end(self, pending: Iterable[Future[Any]]) -> None:  # noqa: ARG002
         """End the processes, in the middle of what they do."""
-        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves the processes alive. It
+        # Nothing is cancelled: the pool's thread stops at a future that is, and leaves processes alive. It
         # may do so at a result that arrives while it ends.
         processes = list((getattr(self.executor, "_processes", None) or {}).values())
         self.executor.shutdown(kill_workers=True)
