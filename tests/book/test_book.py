@@ -456,6 +456,8 @@ def test_solutions_go_into_a_folder_and_nowhere_else(tmp_path):
         book.build(
             root=checkout(tmp_path / "book", {"00_summary": simple()}), solutions=str(tmp_path / "file")
         )
+    with pytest.raises(InputError, match="--solutions is '', but must be a folder"):
+        book.build(root=tmp_path / "book", solutions="")
     assert not (tmp_path / "book" / "book" / "executed").exists()
 
 

@@ -100,6 +100,11 @@ def test_no_variant_without_an_opponent_a_reading_or_records():
         }
     )
     assert variants(none, stored(READING, OPPONENT)) == []
+    content = {name: value for name, value in CONTENT.items() if name != "parts"}
+    reading = {READING: {"label_rule": "bias_sign", "loss": {"name": "wasserstein", "eps": 0}}}
+    part = {**CONTENT["parts"]["relu"], "attacks": [READING], "learning_rates": {READING: 0.3}}
+    alone = from_mapping(content | {"attacks": reading, "parts": {"one": part}})
+    assert variants(alone, stored(READING, OPPONENT)) == []
 
 
 def test_a_table_and_words_say_the_same():

@@ -165,7 +165,9 @@ def build(
     environment = {**os.environ, **ONE_THREAD, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if data_dir is not None:
         environment["WDLG_DATA"] = str(Path(data_dir).resolve())
-    if solutions is not None and Path(solutions).exists() and not Path(solutions).is_dir():
+    if solutions is not None and (
+        not solutions or (Path(solutions).exists() and not Path(solutions).is_dir())
+    ):
         raise InputError(f"--solutions is {solutions!r}, but must be a folder, or not be there yet.")
     started = time.perf_counter()
     names = sorted(notebook.stem for notebook in checkout.notebooks.glob("*.ipynb"))
