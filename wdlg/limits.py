@@ -56,12 +56,13 @@ class Limits:
     """What one gradient gives away of one image.
 
     Attributes:
-        image_shape: (channels, height, width), d pixels in all.
+        image_shape: (channels, height, width), d pixels in all; where a gradient is of several images, d are
+            those of all of them.
         entries: n, of the gradient.
         size: ``|g|``.
         singular_values: of the Jacobian, descending, (d,).
-        vectors: its right singular vectors as images of norm 1, in that order, (d, channels, height, width);
-            the first leak first.
+        vectors: its right singular vectors as images of norm 1, in that order, (d, channels, height, width),
+            or (d, images, channels, height, width); the first leak first.
     """
 
     image_shape: tuple[int, int, int]
@@ -69,6 +70,37 @@ class Limits:
     size: float
     singular_values: Tensor
     vectors: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, image_shape: tuple[int, int, int], *, entries: int, size: float) -> Limits:
+        """From the normal matrix of a Jacobian.
+
+        Args:
+            matrix: ``JᵀJ``, (d, d) in double precision, d the pixels of ``image_shape`` or, for what holds
+                several images, a multiple of them.
+            image_shape: (channels, height, width).
+            entries: n, of the gradient.
+            size: ``|g|``.
+
+        Raises:
+            InputError: the matrix or the size is not finite, or one of them is zero.
+        """
+        if not (math.isfinite(size) and torch.isfinite(matrix).all()):
+            raise InputError("image has a gradient that is NaN or infinite, but it must be finite.")
+        values, vectors = torch.linalg.eigh(matrix)
+        singular = values.flip(0).clamp_min(0).sqrt()
+        if not size or not singular[0]:
+            raise InputError(
+                "image has a gradient that is zero or does not depend on it, but must have one that does."
+            )
+        several = () if len(matrix) == math.prod(image_shape) else (-1,)
+        return cls(
+            image_shape=image_shape,
+            entries=entries,
+            size=size,
+            singular_values=singular,
+            vectors=vectors.T.flip(0).reshape(len(matrix), *several, *image_shape),
+        )
 
     @property
     def pixels(self) -> int:
@@ -187,21 +219,8 @@ def limits(network: Network, parameters: Parameters, image: Tensor, label: int) 
     gradient = network.gradient(doubles, picture, target).detach()
     size = float(norm(gradient))
     matrix = normal_matrices(network, doubles, picture, target)[0]
-    if not (math.isfinite(size) and torch.isfinite(matrix).all()):
-        raise InputError("image has a gradient that is NaN or infinite, but it must be finite.")
-    values, vectors = torch.linalg.eigh(matrix)
-    singular = values.flip(0).clamp_min(0).sqrt()
-    if not size or not singular[0]:
-        raise InputError(
-            "image has a gradient that is zero or does not depend on it, but must have one that does."
-        )
-    return Limits(
-        image_shape=network.image_shape,
-        entries=sum(math.prod(shape) for shape in network.parameter_shapes),
-        size=size,
-        singular_values=singular,
-        vectors=vectors.T.flip(0).reshape(pixels, *network.image_shape),
-    )
+    entries = sum(math.prod(shape) for shape in network.parameter_shapes)
+    return Limits.of(matrix, network.image_shape, entries=entries, size=size)
 
 
 def van_trees(several: Sequence[Limits], level: float, deviation: float | Tensor) -> float:

@@ -20,10 +20,10 @@ from PIL import Image
 
 from wdlg import data
 from wdlg.data import torchvision_import
-from wdlg.data.torchvision_import import torchvision_datasets
+from wdlg.data.torchvision_import import torchvision_module
 from wdlg.errors import InputError
 
-datasets = torchvision_datasets()
+datasets = torchvision_module("torchvision.datasets")
 
 
 def idx(array):
@@ -335,14 +335,14 @@ def test_impossible_requests_are_refused_by_name(arguments, sentence, tmp_path):
 
 
 def test_torchvision_is_importable_and_the_import_can_be_repeated():
-    assert torchvision_datasets() is datasets
+    assert torchvision_module("torchvision.datasets") is datasets
     assert hasattr(datasets, "CIFAR100")
 
 
 def test_where_torchvision_loads_no_operators_are_declared(monkeypatch):
     monkeypatch.setattr(torchvision_import.importlib, "import_module", {"torchvision.datasets": datasets}.get)
     before = len(torchvision_import._DECLARED)
-    assert torchvision_datasets() is datasets
+    assert torchvision_module("torchvision.datasets") is datasets
     assert len(torchvision_import._DECLARED) == before
 
 
@@ -352,4 +352,4 @@ def test_another_reason_why_torchvision_does_not_load_is_not_hidden(monkeypatch)
 
     monkeypatch.setattr(torchvision_import.importlib, "import_module", broken)
     with pytest.raises(RuntimeError, match="another reason"):
-        torchvision_datasets()
+        torchvision_module("torchvision.datasets")

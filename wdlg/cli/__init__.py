@@ -6,6 +6,7 @@ import click
 
 from wdlg import __version__
 from wdlg.cli.attack import attack, labels
+from wdlg.cli.audit import audit
 from wdlg.cli.book import book_command, pdf_command, slides_command
 from wdlg.cli.data import data_group
 from wdlg.cli.limits import limits
@@ -29,6 +30,7 @@ for command in (
     attack,
     labels,
     limits,
+    audit,
     data_group,
     study_group,
     book_command,

@@ -22,7 +22,7 @@ import numpy as np
 from wdlg.data.catalogue import CATALOGUE, FETCHED
 from wdlg.data.order import balanced_order
 from wdlg.data.samples import Sample, data_dir, write_sample
-from wdlg.data.torchvision_import import torchvision_datasets
+from wdlg.data.torchvision_import import torchvision_module
 from wdlg.errors import InputError, require_choice, require_count
 
 ARCHIVES = (".gz", ".mat", ".tgz")
@@ -177,7 +177,9 @@ def _torchvision(class_name: str, part: str, **arguments: Any) -> Callable[[Path
     """Reader of a torchvision data set."""
 
     def read(folder: Path, progress: bool) -> _Official:  # noqa: ARG001
-        loaded = getattr(torchvision_datasets(), class_name)(str(folder), download=True, **arguments)
+        loaded = getattr(torchvision_module("torchvision.datasets"), class_name)(
+            str(folder), download=True, **arguments
+        )
         images = np.asarray(loaded.data)
         labels = np.asarray(loaded.labels if hasattr(loaded, "labels") else loaded.targets)
         if images.ndim == 3:

@@ -7,7 +7,7 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
-from wdlg.figures.bounds import directions, mse_by_noise, pixel_map
+from wdlg.figures.bounds import directions, directions_by_noise, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.gradients import beside_gradients, hand_neuron, heat_map
 from wdlg.figures.images import (
@@ -43,6 +43,7 @@ __all__ = [
     "cards",
     "convergence",
     "directions",
+    "directions_by_noise",
     "hand_neuron",
     "heat_map",
     "held_map",

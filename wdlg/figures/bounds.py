@@ -47,6 +47,29 @@ def directions(
     return figure
 
 
+def directions_by_noise(
+    levels: Sequence[float], counts: Sequence[int], pixels: int, most: Sequence[int] | None = None
+) -> Figure:
+    """How many directions of an image can be told at each noise level.
+
+    Args:
+        levels: relative noise levels, ascending.
+        counts: directions at each, or the least that they can be.
+        pixels: of the image, the most that there are.
+        most: that they can be at each; None where counts are exact.
+    """
+    figure = Picture(figsize=(5.2, 3.2))
+    axes = figure.subplots()
+    axes.plot(levels, counts, color="#0072B2")
+    if most is not None:
+        axes.fill_between(levels, counts, most, color="#0072B2", alpha=0.3, label="at least and at most")
+    axes.axhline(pixels, color="0.5", linestyle=":", label=f"all {pixels:,}")
+    axes.set(xscale="log", ylim=(0, 1.08 * pixels))
+    axes.set(xlabel="noise level (relative to the gradient)", ylabel="directions told")
+    axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
 def pixel_map(image: np.ndarray, deviations: np.ndarray) -> Figure:
     """An image, and the least standard deviation of each of its pixels beside it.
 

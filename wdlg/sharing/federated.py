@@ -58,6 +58,7 @@ class FedAvg:
         rate: learning rate of the participant, above 0.
         steps: T, at least 1.
         batch: images in a step; they must divide the participant's images.
+        frozen: places of parameters that the participant does not train; of them zeros are sent.
 
     Raises:
         InputError: a setting is out of range; on use, the batch does not divide the images.
@@ -66,11 +67,14 @@ class FedAvg:
     rate: float
     steps: int
     batch: int = 1
+    frozen: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_positive("rate", self.rate)
         require_count("steps", self.steps)
         require_count("batch", self.batch)
+        frozen = tuple(require_count("frozen", place, at_least=0) for place in self.frozen)
+        object.__setattr__(self, "frozen", frozen)
 
     def __call__(self, network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
         """What is sent; see :class:`Sharing`."""
@@ -95,6 +99,10 @@ class FedAvg:
                 first = step * self.batch % len(images)
                 now = tuple(w - self.rate * sum_ for w, sum_ in zip(weights, total, strict=True))
                 slopes = grad(loss)(now, slice(first, first + self.batch))
+                slopes = tuple(
+                    torch.zeros_like(slope) if place in self.frozen else slope
+                    for place, slope in enumerate(slopes)
+                )
                 total = tuple(sum_ + slope for sum_, slope in zip(total, slopes, strict=True))
             return tuple(sum_ / self.steps for sum_ in total)
 

@@ -1,0 +1,22 @@
+"""An audit of somebody's own model: what its messages give away of the images that it learns from."""
+
+from wdlg.audit.bounds import Layer, Leak, leak
+from wdlg.audit.message import Message, Private, made, read
+from wdlg.audit.models import System, load, system
+from wdlg.audit.run import Attempt, Audit, audit
+
+__all__ = [
+    "Attempt",
+    "Audit",
+    "Layer",
+    "Leak",
+    "Message",
+    "Private",
+    "System",
+    "audit",
+    "leak",
+    "load",
+    "made",
+    "read",
+    "system",
+]

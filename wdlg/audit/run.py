@@ -1,0 +1,383 @@
+"""An audit: what a message gives away by the bounds, what attacks make of it, and what defences change."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from wdlg.attacks.base import Attack, Observation, Status
+from wdlg.attacks.exact import Exact
+from wdlg.attacks.labels import UNDECIDED, BiasMin, LabelRule, row_sum
+from wdlg.attacks.optimised import LM_STOP_LOSS, Optimised
+from wdlg.attacks.run import attack
+from wdlg.audit.bounds import Leak, is_large, leak
+from wdlg.audit.message import Message, Private
+from wdlg.audit.models import System
+from wdlg.errors import InputError, require_count, require_positive
+from wdlg.evaluation import mse, psnr, recovered
+from wdlg.optimizers import LevenbergMarquardt
+from wdlg.sharing.defences import Defence, Noise, relative_error, title
+from wdlg.updates.gradient import Gradient
+
+LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Relative noise levels of the bounds, unless others are asked for."""
+
+ACCURACY = 0.1
+"""To which a direction is to be told, in units of a pixel's range."""
+
+EVALUATIONS = 1000
+"""Of iDLG. Levenberg-Marquardt has its own number."""
+
+ITERATIONS = 50
+"""Of Levenberg-Marquardt; where a message determines its images, a quarter of it is enough."""
+
+SINGLE_FROM = 2000
+"""Variables from which on the normal equations of Levenberg-Marquardt are solved in single precision."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A label rule that is told the labels: for models on which no rule applies."""
+
+    name: ClassVar[str] = "told"
+    joint: ClassVar[bool] = False
+
+    labels: tuple[int, ...]
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:  # noqa: ARG002
+        """Labels, (1,) or (1, images)."""
+        found = torch.tensor(self.labels)
+        return found if images == 1 else found[None]
+
+    def steps(self, *, classes: int, features: int) -> int:  # noqa: ARG002
+        """None are needed."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the message says of the labels.
+
+    Attributes:
+        rule: that was used, or "none".
+        read: labels in ascending order; empty where the rule found none or none applies.
+        true: labels in ascending order.
+        note: a sentence.
+    """
+
+    rule: str
+    read: tuple[int, ...]
+    true: tuple[int, ...]
+    note: str
+
+    @property
+    def leaked(self) -> bool:
+        """Whether they were read, and right."""
+        return bool(self.read) and self.read == self.true
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack on the message, from one start.
+
+    Attributes:
+        attack: its name.
+        start: number of the start, from 0.
+        status: how it ended, in words.
+        evaluations: of the gradient.
+        seconds: taken.
+        mse, psnr: of each private image, against the recovered one that is matched to it.
+        images: recovered, (N, channels, height, width), in the order of the private images.
+        defence: that the message went through, or "none".
+    """
+
+    attack: str
+    start: int
+    status: str
+    evaluations: int
+    seconds: float
+    mse: tuple[float, ...]
+    psnr: tuple[float, ...]
+    images: np.ndarray
+    defence: str = "none"
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every image was recovered."""
+        return all(bool(recovered(one)) for one in self.mse)
+
+
+@dataclass(frozen=True)
+class Defended:
+    """What a defence changes.
+
+    Attributes:
+        name: of the defence with its settings.
+        relative_error: of what is sent.
+        label_leaked: whether the labels are read right after it.
+        attempts: of the best attack.
+        bound: least MSE of an unbiased estimate, where the defence is noise; else None.
+    """
+
+    name: str
+    relative_error: float
+    label_leaked: bool
+    attempts: tuple[Attempt, ...]
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that an audit found."""
+
+    system: System
+    message: Message
+    private: Private
+    labels: Labels
+    leak: Leak
+    attempts: tuple[Attempt, ...]
+    left_out: tuple[str, ...]
+    defended: tuple[Defended, ...]
+    levels: tuple[float, ...]
+    accuracy: float
+    seed: int
+    seconds: float
+    weights_digest: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Attempt | None:
+        """The attempt with the least error of its worst image."""
+        return min(self.attempts, key=lambda one: max(one.mse), default=None)
+
+
+def audit(
+    system: System,
+    message: Message,
+    private: Private,
+    *,
+    levels: Sequence[float] = LEVELS,
+    accuracy: float = ACCURACY,
+    defences: Sequence[Defence] = (),
+    starts: int = 1,
+    evaluations: int = EVALUATIONS,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Audit:
+    """Bound what the message gives away, attack it, and attack it again after each defence.
+
+    Args:
+        system, message, private: what is audited.
+        levels: relative noise levels, 0 or above, of the bounds.
+        accuracy: to which a direction is to be told.
+        defences: that a participant considers.
+        starts: from how many dummies each optimising attack begins.
+        evaluations: of iDLG.
+        seed: decides every draw.
+        tell: called with what is done next.
+
+    Raises:
+        InputError: a number is out of range, or the message cannot be bounded.
+    """
+    began = time.perf_counter()
+    require_positive("--accuracy", accuracy)
+    require_count("--starts", starts)
+    require_count("--evaluations", evaluations)
+    tell("bound")
+    found = leak(system, message, private, seed=seed)
+    labels, rule = read_labels(system, message, private)
+    attacks, left_out = _attacks(system, message, private, rule, evaluations)
+    attempts: list[Attempt] = []
+    for method in attacks:
+        for start in range(starts if isinstance(method, Optimised) else 1):
+            tell(method.name)
+            attempts.append(_attempt(system, message, private, method, seed, start))
+    defended = []
+    for defence in defences:
+        tell(title(defence))
+        defended.append(_defended(system, message, private, defence, found, seed, starts))
+    return Audit(
+        system=system,
+        message=message,
+        private=private,
+        labels=labels,
+        leak=found,
+        attempts=tuple(attempts),
+        left_out=tuple(left_out),
+        defended=tuple(defended),
+        levels=tuple(levels),
+        accuracy=accuracy,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        weights_digest=_weights_digest(system),
+    )
+
+
+def read_labels(system: System, message: Message, private: Private) -> tuple[Labels, LabelRule]:
+    """What the message says of the labels, and the rule by which attacks on it come by them."""
+    true = tuple(sorted(private.labels.tolist()))
+    told = Told(tuple(private.labels.tolist()))
+    if system.own_output and message.sent[-1]:
+        rule = BiasMin()
+        read = tuple(rule(message.gradient, len(private)).flatten().tolist())
+        if UNDECIDED in read:
+            return Labels(rule.name, (), true, "The least entries of the bias name no labels."), told
+        what = "the least entry" if len(private) == 1 else "the least entries, each class once,"
+        note = f"Read as {what} of the output bias's gradient."
+        return Labels(rule.name, read, true, note), rule
+    last = system.model.get_submodule(system.names[-1].rpartition(".")[0])
+    reads = (
+        isinstance(last, torch.nn.Linear)
+        and last.bias is None
+        and last.out_features == system.classes
+        and message.sent[len(system.names) - 1]
+        and len(private) == 1
+    )
+    if reads:
+        read = tuple(row_sum(message.gradient.hidden[len(system.names) - 1]).tolist())
+        note = (
+            "The output layer has no bias: read as the row of its weights' gradient with the least sum, "
+            "which "
+            "is right where the features before it add up to something positive."
+        )
+        if UNDECIDED not in read:
+            return Labels("row_sum", read, true, note), Told(read)
+    note = (
+        "No rule applies: the model does not end in a linear layer whose gradient is sent. The attacks are "
+        "told "
+        "the labels."
+    )
+    return Labels("none", (), true, note), told
+
+
+def _attacks(
+    system: System, message: Message, private: Private, rule: LabelRule, evaluations: int
+) -> tuple[list[Attack], list[str]]:
+    """The attacks that apply, and sentences on those that do not."""
+    attacks: list[Attack] = []
+    left_out: list[str] = []
+    try:
+        if not (system.own_output and message.complete and len(private) == 1):
+            raise InputError(
+                "it needs one image, and the whole gradient of a model that ends in a linear layer."
+            )
+        from wdlg.attacks.exact_stack import stack_of
+
+        stack_of(system.network)
+        attacks.append(Exact(label_rule=rule, refine=2, name="closed form"))
+    except InputError as error:
+        left_out.append(f"closed form: {error}")
+    if is_large(system, private):
+        left_out.append("LM: the model or the images are too large for its equations.")
+    else:
+        attacks.append(levenberg_marquardt(message, private, rule))
+    attacks.append(first_order(message, rule, evaluations))
+    return attacks, left_out
+
+
+def first_order(message: Message, rule: LabelRule, evaluations: int) -> Optimised:
+    """The loss of iDLG under L-BFGS, on what was sent."""
+    return Optimised("iDLG (L-BFGS)", rule, loss=message.loss, first_loss=100.0, evaluations=evaluations)
+
+
+def levenberg_marquardt(message: Message, private: Private, rule: LabelRule) -> Optimised:
+    """Levenberg-Marquardt on what was sent."""
+    precision = "single" if private.images.numel() >= SINGLE_FROM else "double"
+    optimizer = LevenbergMarquardt(precision=precision)
+    return Optimised(
+        "LM",
+        rule,
+        loss=message.loss,
+        optimizer=optimizer,
+        evaluations=ITERATIONS * (optimizer.cost(private.images.numel()) + 1),
+        stop_loss=LM_STOP_LOSS,
+    )
+
+
+def _attempt(
+    system: System,
+    message: Message,
+    private: Private,
+    method: Attack,
+    seed: int,
+    start: int,
+    defence: str = "none",
+) -> Attempt:
+    seen = Observation(
+        system.network, system.parameters, message.gradient, sharing=message.sharing, images=len(private)
+    )
+    result = attack(seen, method, seed=seed + start)
+    images = result.best_images[0].detach()
+    images = images[None] if len(private) == 1 else images
+    images = images[matching(images, private.images)]
+    truth = private.images.to(images)
+    return Attempt(
+        attack=method.name,
+        start=start,
+        status=Status(int(result.status)).name.lower(),
+        evaluations=int(result.evaluations),
+        seconds=float(result.seconds),
+        mse=tuple(mse(images, truth).tolist()),
+        psnr=tuple(float(one) for one in psnr(images, truth)),
+        images=images.float().numpy(),
+        defence=defence,
+    )
+
+
+def matching(images: Tensor, truth: Tensor) -> list[int]:
+    """Which recovered image belongs to each private one, so that the errors add up to the least."""
+    errors = torch.cdist(
+        truth.flatten(1).double(), images.flatten(1).double().nan_to_num(nan=1e9).clamp(-1e9, 1e9)
+    ).square()
+    _, columns = scipy.optimize.linear_sum_assignment(errors.numpy())
+    return [int(place) for place in columns]
+
+
+def _defended(
+    system: System,
+    message: Message,
+    private: Private,
+    defence: Defence,
+    found: Leak,
+    seed: int,
+    starts: int,
+) -> Defended:
+    changed = message.defended(defence, seed)
+    labels, rule = read_labels(system, changed, private)
+    name = title(defence)
+    method = (
+        first_order(changed, rule, EVALUATIONS)
+        if is_large(system, private)
+        else levenberg_marquardt(changed, private, rule)
+    )
+    attempts = tuple(
+        _attempt(system, changed, private, method, seed, start, defence=name) for start in range(starts)
+    )
+    return Defended(
+        name=name,
+        relative_error=float(relative_error(changed.gradient, message.gradient)),
+        label_leaked=labels.leaked,
+        attempts=attempts,
+        bound=found.bound(defence.level) if isinstance(defence, Noise) else None,
+    )
+
+
+def _weights_digest(system: System) -> str:
+    """SHA-256 of all weights and buffers, in their order."""
+    sha = hashlib.sha256()
+    for name, tensor in system.model.state_dict().items():
+        sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        sha.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else repr(tensor.item()).encode()
+        )
+    return sha.hexdigest()
