@@ -1,6 +1,7 @@
 """What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from nbformat import v4
@@ -109,6 +110,12 @@ def test_a_folder_that_is_a_number_is_refused_by_its_name(use):
 )
 def test_where_nothing_is_to_be_named_a_page_says_none_only_if_it_was_measured(texts, of, said):
     assert str(pages.listed(texts, of=of)) == said
+
+
+def test_a_table_has_a_caption_and_no_empty_header():
+    text = pages.table(pd.DataFrame({"a": [1], "b": [2]}), "What a and b are.").to_html()
+    assert "<caption>What a and b are.</caption>" in text
+    assert "&nbsp;" not in text
 
 
 def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():

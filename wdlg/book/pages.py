@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from pandas.io.formats.style import Styler
 
 from wdlg import data, project
 from wdlg.errors import InputError, require_flag, require_list, require_text
@@ -236,6 +237,16 @@ def share_of(flags: pd.Series, runs: pd.DataFrame | None = None) -> Share | NotM
     if runs is None:
         return share(int(flags.sum()), len(flags))
     return share_by_network(flags.astype(bool), units_of(runs))
+
+
+def table(rows: pd.DataFrame, caption: str) -> Styler:
+    """Rows as a table that a page shows, without their numbers and with a caption.
+
+    Args:
+        rows: what it holds.
+        caption: a sentence that says what of.
+    """
+    return rows.style.hide(axis="index").set_caption(caption)
 
 
 def sign_flip_of(attacks: pd.DataFrame, first: str, second: str) -> Any:

@@ -16,14 +16,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 
 from wdlg.evaluation import recovered
 from wdlg.figures.images import image_grid
+from wdlg.figures.look import Picture, told_beside
 from wdlg.study.paired import Outcome
 
 SHOWN_WITHOUT_SCRIPT = 5
@@ -174,7 +175,7 @@ class Slider:
             f"</div>{script}"
         )
 
-    def static(self) -> Figure:
+    def static(self) -> Picture:
         """A few of the frames below each other, the first and the last among them."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHOWN_WITHOUT_SCRIPT).round().astype(int))
         chosen = [self.frames[place] for place in places]
@@ -186,7 +187,17 @@ class Slider:
         )
 
     def _repr_png_(self) -> bytes:
-        return self.static()._repr_png_()  # type: ignore[attr-defined]
+        return self.static()._repr_png_()
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], ...]:
+        ends = [
+            f"at {frame.name} "
+            + ", ".join(
+                f"{title} {note}" for title, note in zip(self.columns, frame.notes, strict=True) if note
+            )
+            for frame in (self.frames[0], self.frames[-1])
+        ]
+        return told_beside(f"{ends[0][:1].upper()}{ends[0][1:]}; {ends[1]}.")
 
 
 def _png(image: np.ndarray) -> str:
@@ -228,7 +239,8 @@ def _with_outcome(mse: float) -> str:
 def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str) -> Slider:
     """Transport plans (n, n) as maps: rows of the dummy gradient down, rows of the shared one across.
 
-    An entry is dark where a large share of its row's mass goes; mass in its own place is on the diagonal.
+    An entry is dark where a large share of its row's mass goes, in tones that grow with the root of the
+    share, so that an even spread is grey and not blank; mass in its own place is on the diagonal.
 
     Args:
         plans: by name of the place on the slider, and by column.
@@ -237,6 +249,6 @@ def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str)
     frames = []
     for name, columns in plans.items():
         shares = [np.clip(plan * len(plan), 0, 1) for plan in columns.values()]
-        images = [colormaps["Greys"](share)[..., :3].transpose(2, 0, 1) for share in shares]
+        images = [colormaps["Greys"](np.sqrt(share))[..., :3].transpose(2, 0, 1) for share in shares]
         frames.append(Frame(name, images, [f"{np.trace(plan):.0%} in place" for plan in columns.values()]))
     return Slider(frames, columns=list(next(iter(plans.values()))), variable=variable)
