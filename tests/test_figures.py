@@ -131,16 +131,18 @@ def test_every_figure_of_many_panels_is_no_wider_than_a_phone_can_show(outcome, 
         assert figure.get_figwidth() <= WIDTH + 0.01
 
 
-def test_loss_lines_mark_where_each_loss_is_least_on_a_linear_axis():
+def test_loss_lines_mark_where_each_loss_is_least_and_show_a_floor_of_a_few_per_cent():
     positions = np.linspace(-0.25, 1.25, 7)
     losses = {"right": positions[None] ** 2, "astray": (positions[None] - 0.5) ** 2 + 0.5}
     figure = figures.loss_lines(positions, losses, titles=["to noise"], ends=["noise"])
     [axes] = figure.axes
-    assert axes.get_yscale() == "linear"
+    assert axes.get_ylim()[0] == 1e-3
     assert "1 noise" in axes.get_xlabel()
     drawn = curves(axes)
     [least] = drawn["astray"].get_markevery()
     assert positions[least] == 0.5
+    [zero] = drawn["right"].get_markevery()
+    assert drawn["right"].get_ydata()[zero] == 1e-3
     assert "astray at 0.5, with 67 % of its value at 1" in figure.told
 
 

@@ -37,7 +37,7 @@ const stack = (table) => {
 };
 
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll(".bd-content .cell_output table").forEach(stack);
+  document.querySelectorAll(".bd-content :is(.cell_output table, table.table)").forEach(stack);
 
   // The entries of the bibliography stand in a list, but docutils gives them a role that lists do not allow.
   document.querySelectorAll(".citation-list > .citation").forEach((entry) => entry.setAttribute("role", "listitem"));

@@ -1,6 +1,7 @@
 """What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -116,6 +117,24 @@ def test_a_table_has_a_caption_and_no_empty_header():
     text = pages.table(pd.DataFrame({"a": [1], "b": [2]}), "What a and b are.").to_html()
     assert "<caption>What a and b are.</caption>" in text
     assert "&nbsp;" not in text
+
+
+def test_the_case_that_is_pictured_is_the_first_that_shows_something(monkeypatch):
+    pictures = {0: np.full((1, 2, 2), 0.5), 1: np.eye(2)[None], 2: np.eye(2)[None]}
+    monkeypatch.setattr(pages, "private_image", lambda _name, index, _folder: pictures.get(index))
+    rows = [
+        {"dataset": name, "network": network, "case": 0, "image": network, "method": method, "pictures": held}
+        for name, held in (("digits", b"x"), ("faces", b""))
+        for network in range(3)
+        for method in ("iDLG", "WDLG")
+    ]
+    chosen, private = pages.pictured(pd.DataFrame(rows))
+    assert list(chosen["network"]) == [1, 1]
+    assert list(private) == ["digits"]  # no pictures are stored of the other
+    assert private["digits"] is pictures[1]
+    none, nobody = pages.pictured(pd.DataFrame(rows).head(0))
+    assert len(none) == 0
+    assert nobody == {}
 
 
 def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():

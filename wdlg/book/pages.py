@@ -330,6 +330,33 @@ def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.n
     return data.load(dataset, data_dir).tensor([index])[0].numpy()
 
 
+CONTRAST = 0.1
+"""Least standard deviation of the pixels of an image that shows something; a patch of one grey does not."""
+
+
+def pictured(
+    attacks: pd.DataFrame, data_dir: str | None = None
+) -> tuple[pd.DataFrame, dict[str, np.ndarray | None]]:
+    """Records of one case of each data set that has stored pictures, and its private image by data set.
+
+    It is the first one drawn with an image that shows something, or the first one if there is none.
+
+    Args:
+        attacks: records.
+        data_dir: folder of the sample files.
+    """
+    chosen, private = [attacks.head(0)], {}
+    drawn = attacks[attacks["pictures"].map(len) > 0] if len(attacks) else attacks
+    for name, rows in drawn.groupby("dataset", sort=False):
+        cases = list(rows.groupby(["network", "case"]))
+        images = [private_image(str(name), int(one["image"].iloc[0]), data_dir) for _, one in cases]
+        shows = [image is None or float(image.std()) >= CONTRAST for image in images]
+        place = shows.index(True) if True in shows else 0
+        chosen.append(cases[place][1])
+        private[str(name)] = images[place]
+    return pd.concat(chosen), private
+
+
 def executions(folder: str) -> pd.DataFrame:
     """When the executed notebooks of a folder ran, for how long, and the memory that they took at most.
 

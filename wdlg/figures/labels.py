@@ -67,7 +67,10 @@ def rule_accuracy(table: pd.DataFrame) -> Picture:
     legend_below(figure, 2)
     told = [
         f"{activation} "
-        + listed(f"{one.value:.1%} by {rule}" for rule, one in zip(rows["rule"], rows["share"], strict=True))
+        + listed(
+            f"{percent(one.value, 1)} by {rule}"
+            for rule, one in zip(rows["rule"], rows["share"], strict=True)
+        )
         for activation, rows in table.groupby("activation", sort=False)
     ]
     figure.told = f"Labels recovered: {'; '.join(told)}."
@@ -112,7 +115,7 @@ def missed_labels(table: pd.DataFrame) -> Picture:
     for condition, rows in table.groupby("condition", sort=False):
         missed_on = dict(zip(rows["dataset"], [1 - one.value for one in rows["share"]], strict=True))
         worst = max(missed_on, key=lambda name: missed_on[name])
-        most = f"at most {missed_on[worst]:.1%} ({worst})" if missed_on[worst] else "none at all"
+        most = f"at most {percent(missed_on[worst], 1)} ({worst})" if missed_on[worst] else "none at all"
         told.append(f"{condition!s} {most}")
     figure.told = f"Labels missed: {'; '.join(told)}."
     return figure

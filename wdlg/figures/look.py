@@ -143,13 +143,13 @@ def listed(parts: Iterable[str], *, between: str = ", ") -> str:
     return f"{', '.join(found[:-1])} and {found[-1]}"
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 0) -> str:
     """A share in words.
 
-    >>> percent(0.25), percent(1)
-    ('25 %', '100 %')
+    >>> percent(0.25), percent(0.998, 1)
+    ('25 %', '99.8 %')
     """
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.{digits}f} %"
 
 
 def legend_below(figure: Figure, columns: int = 4) -> Legend:

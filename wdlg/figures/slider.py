@@ -37,6 +37,11 @@ STYLE = """<style>
   text-align: center; font-size: 0.85em; }
 .wdlg-slider-row span { align-self: start; }
 .wdlg-slider-row img { width: 100%; image-rendering: pixelated; display: block; background: #fff; }
+@media (max-width: 40rem) {
+  .wdlg-slider-row:has(> :nth-child(4)) { grid-auto-flow: row; grid-template-rows: none; row-gap: 0.25rem;
+    grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .wdlg-slider-row:has(> :nth-child(5)) { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+}
 .wdlg-slider label:not([hidden]) { display: flex; gap: 0.75rem; align-items: center; }
 .wdlg-slider input { flex: 1 1 auto; min-width: 6rem; }
 .wdlg-slider output { min-width: 6rem; }
@@ -193,7 +198,7 @@ class Slider:
         ends = [
             f"at {frame.name} "
             + ", ".join(
-                f"{title} {note}" for title, note in zip(self.columns, frame.notes, strict=True) if note
+                f"{title}: {note}" for title, note in zip(self.columns, frame.notes, strict=True) if note
             )
             for frame in (self.frames[0], self.frames[-1])
         ]

@@ -56,7 +56,7 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
         none = [method for method in means if not means[method]]
         figure.told = (
             f"In the mean over the panels {best} recovers the most, {percent(means[best])}; "
-            f"{len(none)} of {len(means)} losses recover nothing{': ' + listed(none) if none else ''}."
+            f"{len(none)} of {len(means)} losses recover nothing{': ' + '; '.join(none) if none else ''}."
         )
     return figure
 
@@ -232,7 +232,7 @@ def held_map(table: pd.DataFrame) -> Picture:
         near, far = (part[part["distance"] == one] for one in (min(distances), max(distances)))
         told.extend(
             f"on {network} from a distance of {rows['distance'].iloc[0]:g} "
-            + listed(f"{row['held']} by {row['reading']}" for row in rows.to_dict("records"))
+            + ", ".join(f"{row['held']} ({row['reading']})" for row in rows.to_dict("records"))
             for rows in (near, far)
         )
         axes.set_xticks(range(len(distances)), [f"{one:g}" for one in distances])

@@ -11,14 +11,17 @@ from matplotlib.ticker import PercentFormatter
 
 from wdlg.figures.look import LOOKS, ORDERED, WIDTH, Picture, legend_below, listed, panels, percent
 
+FLOOR, TOP = 1e-3, 3.0
+"""Least and largest share of a loss that loss lines show; anything beyond stands there."""
+
 
 def loss_lines(
     positions: np.ndarray, losses: Mapping[str, np.ndarray], *, titles: Sequence[str], ends: Sequence[str]
 ) -> Picture:
     """Matching losses along straight lines in image space, each divided by its value at position 1.
 
-    A marker shows where each curve is least. The axis is linear, and ends a little above one: what happens
-    near the private image fills the panel.
+    A marker shows where each curve is least. The axis is logarithmic and ends at a thousandth, so that a
+    floor of a few per cent is plain to see; what is lower, down to zero, lies on the edge.
 
     Args:
         positions: along a line, 0 at the private image, 1 at the other end (T,).
@@ -37,18 +40,20 @@ def loss_lines(
             lowest = int(shares.argmin())
             axes.plot(
                 positions,
-                shares,
+                shares.clip(FLOOR, TOP),
                 color=look.color,
                 linestyle=look.style,
                 marker=look.marker,
                 markevery=[lowest],
                 markersize=8,
+                clip_on=False,
                 label=name,
             )
             share = f"{percent(shares[lowest])} of its value at 1"
             least.append(f"{name} at {round(float(positions[lowest]), 3) + 0:g}, with {share}")
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set(xlabel=f"position: 0 is the private image, 1 {end}", title=title, ylim=(-0.05, 1.3))
+        axes.set(xlabel=f"position: 0 is the private image, 1 {end}", title=title)
+        axes.set(yscale="log", ylim=(FLOOR, TOP))
         axes.set_ylabel("loss / loss at position 1")
         told.append(f"On the line {title} the loss is least: {'; '.join(least)}.")
     legend = figure.legend(
