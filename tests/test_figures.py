@@ -305,6 +305,11 @@ def test_success_by_rate_has_a_panel_for_each_optimiser(stored):
     )
     figure = figures.success_by_rate(table)
     assert [axes.get_title() for axes in figure.axes] == ["LBFGS", "Adam"]
+    lost = table.assign(mse=np.where(table["optimizer"] == "Adam", 1.0, table["mse"]))
+    one = figures.success_by_rate(lost)
+    assert [axes.get_title() for axes in one.axes] == ["LBFGS"]
+    assert "Adam: nothing recovered" in one.axes[0].get_xlabel()
+    assert "with Adam no method recovers anything" in one.told
     for container in figure.axes[0].containers:
         assert list(container.lines[0].get_xdata()) == [0.1, 1.0]
         assert list(container.lines[0].get_ydata()) == [1.0, 0.0]

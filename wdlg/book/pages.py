@@ -348,12 +348,16 @@ def pictured(
     chosen, private = [attacks.head(0)], {}
     drawn = attacks[attacks["pictures"].map(len) > 0] if len(attacks) else attacks
     for name, rows in drawn.groupby("dataset", sort=False):
-        cases = list(rows.groupby(["network", "case"]))
-        images = [private_image(str(name), int(one["image"].iloc[0]), data_dir) for _, one in cases]
-        shows = [image is None or float(image.std()) >= CONTRAST for image in images]
-        place = shows.index(True) if True in shows else 0
-        chosen.append(cases[place][1])
-        private[str(name)] = images[place]
+        found = None
+        for _, case in rows.groupby(["network", "case"]):
+            image = private_image(str(name), int(case["image"].iloc[0]), data_dir)
+            found = found or (case, image)
+            if image is None or float(image.std()) >= CONTRAST:
+                found = (case, image)
+                break
+        assert found is not None
+        chosen.append(found[0])
+        private[str(name)] = found[1]
     return pd.concat(chosen), private
 
 

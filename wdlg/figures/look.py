@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from wdlg.errors import InputError
 
@@ -150,6 +151,16 @@ def percent(share: float, digits: int = 0) -> str:
     ('25 %', '99.8 %')
     """
     return f"{100 * share:.{digits}f} %"
+
+
+def beside(axes: Axes, number: int, count: int, *, apart: float = 4.0) -> Transform:
+    """Where the curve of this number, of so many, is drawn: a few points aside, so that intervals do not hide
+    each other; what is drawn stays at its value.
+    """
+    shift = apart * (number - (count - 1) / 2) / 72
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return axes.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
 
 
 def legend_below(figure: Figure, columns: int = 4) -> Legend:

@@ -11,7 +11,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from wdlg.evaluation import SUCCESS_TITLE, recovered
-from wdlg.figures.look import LOOKS, OTHER, WIDTH, Picture, empty, legend_below, listed, panels, percent
+from wdlg.figures.look import (
+    LOOKS,
+    OTHER,
+    WIDTH,
+    Picture,
+    beside,
+    empty,
+    legend_below,
+    listed,
+    panels,
+    percent,
+)
 from wdlg.study.statistics import share_by_network
 from wdlg.verdicts.readings import BETTER, NONE_RECOVERS, TIES, TOO_FEW, WORSE, Place
 
@@ -28,10 +39,10 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
         return empty()
     # Narrow, so that the many names stay legible on a phone.
     figure = Picture(figsize=(min(1.8 * len(titles) + 2.2, WIDTH + 0.4), 0.28 * len(order) + 1.2))
-    beside = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
+    columns = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     places = np.arange(len(order))[::-1]
     shares: dict[str, list[float]] = {}
-    for axes, (name, title) in zip(beside, titles.items(), strict=True):
+    for axes, (name, title) in zip(columns, titles.items(), strict=True):
         part = table[table["dataset"] == name]
         for place, method in zip(places, order, strict=True):
             rows = part[part["method"] == method]
@@ -65,15 +76,20 @@ def success_by_rate(table: pd.DataFrame) -> Picture:
     """Share of runs that recovered the image at each learning rate, with 95 % intervals.
 
     Args:
-        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser.
+        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser
+            with any success, and a sentence for the others.
     """
     if not len(table):
         return empty()
-    optimizers = list(table["optimizer"].unique())
-    figure, found = panels(len(optimizers), across=1, height=2.6, more=0.4, sharey=True)
+    success = recovered(table["mse"]).groupby(table["optimizer"], sort=False).any()
+    every = list(success.index)
+    optimizers = [name for name in every if success[name]] or every[:1]
+    none = [str(name) for name in every if name not in optimizers]
+    figure, found = panels(len(optimizers), across=1, height=2.6, more=0.4 + 0.3 * bool(none), sharey=True)
     told = []
     for axes, optimizer in zip(found, optimizers, strict=True):
         part = table[table["optimizer"] == optimizer]
+        methods = list(part["method"].unique())
         for method, rows in part.groupby("method", sort=False):
             look = LOOKS.get(str(method), OTHER)
             shares = {
@@ -93,15 +109,21 @@ def success_by_rate(table: pd.DataFrame) -> Picture:
                 marker=look.marker,
                 capsize=2,
                 label=str(method),
+                transform=beside(axes, methods.index(method), len(methods)),
             )
             best = max(shares, key=lambda rate: shares[rate].value)
             most = shares[best].value
             where = f"the most at the rate {best:g}, {percent(most)}" if most else "nothing at any rate"
             told.append(f"with {OPTIMIZER_TITLES.get(optimizer, optimizer)} {method} recovers {where}")
         axes.set(xscale="log", xlabel="learning rate", title=optimizer, ylim=(-0.03, 1.03))
+        rates = part["learning_rate"].astype(float)
+        axes.set_xlim(rates.min() / 1.5, rates.max() * 1.5)
         axes.set_ylabel(f"runs with {SUCCESS_TITLE}")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     legend_below(figure)
+    if none:
+        told.append(f"with {listed(none)} no method recovers anything, at any rate")
+        found[-1].set_xlabel(f"learning rate\n({listed(none)}: nothing recovered)")
     figure.told = _sentence(told)
     return figure
 
