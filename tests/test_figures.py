@@ -2,10 +2,12 @@
 
 import io
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgba
 from PIL import Image
 from small_study import small_study
@@ -13,6 +15,7 @@ from small_study import small_study
 from wdlg import data, figures
 from wdlg.attacks import DLG, IDLG, WDLG, Optimised
 from wdlg.errors import InputError
+from wdlg.figures.look import ORDERED, WIDTH
 from wdlg.losses import Wasserstein
 from wdlg.study import Design, draw, run_paired
 from wdlg.study.mechanism import kept_along, plans_along
@@ -93,6 +96,73 @@ def test_success_curves_draw_shares_of_all_runs_and_the_published_points(outcome
     assert lines["iDLG, published"].get_ydata() == [0.84]
 
 
+def test_a_figure_tells_a_notebook_what_it_drew_beside_the_picture(outcome):
+    format = DisplayFormatter().format
+    figure = figures.success_curves({"digits": outcome.records}, {})
+    data, beside = format(figure, include=["image/png"])
+    assert beside["image/png"]["told"] == figure.told
+    assert set(data) == {"image/png"}
+    good = (outcome.records.query("method == 'iDLG'")["mse"] < 0.01).mean()
+    assert f"iDLG {100 * good:.0f} %" in figure.told
+    silent, beside = format(figures.method_diagram(), include=["image/png"])
+    assert set(silent) == {"image/png"}
+    assert beside.get("image/png", {}) == {}
+
+
+def test_every_figure_of_many_panels_is_no_wider_than_a_phone_can_show(outcome, stored):
+    tables = {f"data set {number}": outcome.records for number in range(5)}
+    rates = pd.concat([stored.assign(learning_rate=rate) for rate in (0.1, 0.3, 1.0)], ignore_index=True)
+    first = stored[(stored["network"] == 0) & (stored["case"] == 0)]
+    for figure in (
+        figures.convergence(tables),
+        figures.success_curves(tables, {}),
+        figures.mse_against_loss(tables),
+        figures.learning_rates(rates, quantity="loss"),
+        figures.success_by_rate(rates.assign(optimizer="LBFGS")),
+        figures.unfolding(outcome, "iDLG"),
+        figures.single_attack(outcome, "iDLG", start=outcome.truth),
+        figures.on_the_way(first, None),
+        figures.recovered(first, {"digits": None}),
+        figures.method_diagram(),
+        figures.plan_maps({str(number): np.eye(3) / 3 for number in range(4)}),
+        figures.point_plans(np.eye(2), np.eye(2), {str(number): np.eye(2) / 2 for number in range(4)}),
+        figures.image_grid([[np.ones((1, 2, 2))] * 9], row_titles=["row"], column_titles=["i"] * 9),
+    ):
+        assert figure.get_figwidth() <= WIDTH + 0.01
+
+
+def test_loss_lines_mark_where_each_loss_is_least_and_show_a_floor_of_a_few_per_cent():
+    positions = np.linspace(-0.25, 1.25, 7)
+    losses = {"right": positions[None] ** 2, "astray": (positions[None] - 0.5) ** 2 + 0.5}
+    figure = figures.loss_lines(positions, losses, titles=["to noise"], ends=["noise"])
+    [axes] = figure.axes
+    assert axes.get_ylim()[0] == 1e-3
+    assert "1 noise" in axes.get_xlabel()
+    drawn = curves(axes)
+    [least] = drawn["astray"].get_markevery()
+    assert positions[least] == 0.5
+    [zero] = drawn["right"].get_markevery()
+    assert drawn["right"].get_ydata()[zero] == 1e-3
+    assert "astray at 0.5, with 67 % of its value at 1" in figure.told
+
+
+def test_neighbours_in_an_order_differ_in_colour_line_and_marker():
+    for one, other in pairwise(ORDERED):
+        assert one.color != other.color
+        assert one.style != other.style
+        assert one.marker != other.marker
+
+
+def test_of_many_runs_the_way_of_the_medians_and_every_end_are_drawn(outcome):
+    axes = figures.mse_against_loss({"digits": outcome.records}).axes[0]
+    assert len(axes.lines) == 3  # one for each method, however many runs
+    runs = outcome.records.query("method == 'iDLG'")
+    ends = axes.collections[list(curves(axes)).index("iDLG")].get_offsets()
+    assert len(ends) == len(runs)
+    last = [trace[-1] for trace in runs["trace_mse"]]
+    np.testing.assert_allclose(ends[:, 1], np.clip(last, 1e-8, 1e2))
+
+
 def test_images_are_clamped_and_what_is_no_number_is_black():
     image = np.array([[[2.0, -1.0], [np.nan, 0.5]]])
     figure = figures.image_grid([[image]], row_titles=["row"], column_titles=["column"])
@@ -111,7 +181,9 @@ def test_axes_are_labelled(outcome):
     for figure in (
         figures.mse_against_loss({"digits": outcome.records}),
         figures.learning_rates(outcome.records.assign(learning_rate=0.1), quantity="mse"),
-        figures.loss_lines(np.linspace(0, 1, 3), {"squared": np.ones((1, 3))}, titles=["line"]),
+        figures.loss_lines(
+            np.linspace(0, 1, 3), {"squared": np.ones((1, 3))}, titles=["line"], ends=["noise"]
+        ),
         figures.plan_maps({"plan": np.eye(3) / 3}),
     ):
         first = figure.axes[0]
@@ -233,6 +305,11 @@ def test_success_by_rate_has_a_panel_for_each_optimiser(stored):
     )
     figure = figures.success_by_rate(table)
     assert [axes.get_title() for axes in figure.axes] == ["LBFGS", "Adam"]
+    lost = table.assign(mse=np.where(table["optimizer"] == "Adam", 1.0, table["mse"]))
+    one = figures.success_by_rate(lost)
+    assert [axes.get_title() for axes in one.axes] == ["LBFGS"]
+    assert "Adam: nothing recovered" in one.axes[0].get_xlabel()
+    assert "with Adam no method recovers anything" in one.told
     for container in figure.axes[0].containers:
         assert list(container.lines[0].get_xdata()) == [0.1, 1.0]
         assert list(container.lines[0].get_ydata()) == [1.0, 0.0]
@@ -244,7 +321,10 @@ def test_kept_mass_is_drawn_case_by_case_with_the_median(digits):
     attacks = [Optimised(name, "bias_sign", loss, evaluations=40) for name, loss in losses.items()]
     table = kept_along(plans_along(cases, attacks, iterations=(0, 1)))
     assert (table[table["method"] == "tied"]["kept"] == 1).all()
+    assert set(table.groupby(["method", "case"])["recovered"].nunique()) == {1}
     assert table["kept"].between(0, 1 + 1e-6).all()
+    marked = figures.kept_mass(table.assign(recovered=table["case"] == 0)).axes[0]
+    assert [line.get_marker() for line in marked.lines[:3]] == ["*", "None", "None"]
     free = figures.kept_mass(table).axes[0]
     assert len(free.lines) == 3 + 1
     expected = table[table["method"] == "free"].groupby("iteration")["kept"].median()

@@ -1,7 +1,7 @@
 // What the theme leaves undone for readers with a keyboard, a small screen or a screen reader. Every page can
 // be read without it.
 
-const SCROLLING = ".wdlg-scroll, div.math, .cell_output > .output";
+const SCROLLING = "div.math, .cell_output > .output";
 
 // The keyboard reaches a box that scrolls, and only while it scrolls; then it has a name, too.
 const inside = (box) => (box.matches("div.math") ? "Formula" : box.querySelector("table") ? "Table" : "Figure or output");
@@ -37,7 +37,7 @@ const stack = (table) => {
 };
 
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll(".bd-content .cell_output table").forEach(stack);
+  document.querySelectorAll(".bd-content :is(.cell_output table, table.table)").forEach(stack);
 
   // The entries of the bibliography stand in a list, but docutils gives them a role that lists do not allow.
   document.querySelectorAll(".citation-list > .citation").forEach((entry) => entry.setAttribute("role", "listitem"));
@@ -46,17 +46,6 @@ document.addEventListener("DOMContentLoaded", () => {
   const sidebar = document.querySelector(".bd-sidebar-primary");
   sidebar?.setAttribute("role", "complementary");
   sidebar?.setAttribute("aria-label", "The book");
-
-  // On a phone a wide figure scrolls in a box of its own (wdlg.css) instead of shrinking until nothing is legible.
-  document.querySelectorAll(".bd-content .cell_output figure > img").forEach((image) => {
-    const box = document.createElement("div");
-    box.className = "wdlg-scroll";
-    image.replaceWith(box);
-    box.append(image);
-    const widen = () => box.classList.toggle("wdlg-wide", image.naturalWidth > 2 * image.naturalHeight);
-    if (image.complete) widen();
-    else image.addEventListener("load", widen);
-  });
 });
 
 // MathJax sets a page's formulas at the end, and fonts and pictures move its boxes until then.

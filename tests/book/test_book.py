@@ -350,6 +350,24 @@ def test_numbers_stand_in_an_alternative_text_as_in_the_prose(tmp_path):
     assert alts == ["Two curves meet at 1e-3 of 7."]
 
 
+def test_what_a_figure_tells_of_itself_follows_its_alternative_text(tmp_path):
+    content = simple("figure", "rest")
+    content.cells[2].metadata["mystnb"] = {"image": {"alt": "A curve."}}
+    content.metadata["papermill"] = {"duration": 1.0}
+    picture = v4.new_output(
+        "display_data", data={"image/png": ""}, metadata={"image/png": {"told": "It falls from 1 to 0.5."}}
+    )
+    content.cells[2].outputs = [picture]
+    nbformat.write(content, tmp_path / "a.ipynb")
+    book._finish(tmp_path / "a.ipynb", memory=7)
+    [alt] = [
+        cell.metadata["mystnb"]["image"]["alt"]
+        for cell in nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
+        if "mystnb" in cell.metadata
+    ]
+    assert alt == "A curve. It falls from 1 to 0.5."
+
+
 def test_an_alternative_text_that_quotes_nothing_stops_the_build(tmp_path):
     content = simple("figure")
     content.cells[2].metadata["mystnb"] = {"image": {"alt": "A curve at {glue:text}`nowhere`."}}

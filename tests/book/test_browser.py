@@ -21,6 +21,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from wdlg.book.pdf import find_browser
 
@@ -74,6 +75,10 @@ TOO_WIDE = """() => {
 BROKEN = "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80))"
 
 UNSET = "() => [...document.querySelectorAll('mjx-merror')].map(formula => formula.textContent)"
+
+CUT = """() => [...document.querySelectorAll("div.math mjx-container")]
+    .filter(formula => formula.scrollWidth > formula.clientWidth + 1)
+    .map(formula => formula.closest("div.math").id || formula.textContent)"""
 
 SHOWN = "element => element.checkVisibility({visibilityProperty: true})"
 
@@ -213,6 +218,10 @@ def parsed(name):
     return BeautifulSoup(TEXTS[name], "html.parser")
 
 
+def with_element(selector):
+    return [name for name in CHAPTERS if parsed(name).select_one(selector)]
+
+
 @functools.cache
 def anchors(path):
     """All that a link into a page may name."""
@@ -242,6 +251,37 @@ def test_every_chapter_is_reached_from_every_page():
         links = parsed(name).find_all("a", href=True)
         linked = {urljoin(here, link["href"]).partition("#")[0] for link in links}
         assert {(PAGES / other).as_uri() for other in CHAPTERS} - {here} <= linked, name
+
+
+@pytest.mark.parametrize("name", with_element("div.math"))
+def test_no_formula_is_cut_on_a_phone(browser, name):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((PAGES / name).as_uri())
+    page.evaluate(SETTLE)
+    page.evaluate(
+        "document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))"
+    )
+    assert page.evaluate(CUT) == []
+    page.close()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_table_has_a_caption_and_a_word_above_each_column(name):
+    for table in parsed(name).select("article table"):
+        if table.find_parent(class_="highlight"):
+            continue
+        assert table.caption is not None, table.text[:80]
+        assert table.caption.get_text(strip=True)
+        assert [cell for cell in table.select("thead th") if not cell.get_text(strip=True)] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_figure_is_so_wide_that_a_phone_makes_its_letters_small(name):
+    """Letters of 10 points at 120 dots an inch, on a column of 358 of a figure's pixels: at least 9 high."""
+    for image in parsed(name).select("article figure > img"):
+        if not image["src"].startswith("data:"):
+            with Image.open((PAGES / name).parent / image["src"]) as picture:
+                assert picture.width <= 640, image["alt"]
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -295,10 +335,6 @@ def page(browser, served):
     )
     yield context.new_page()
     context.close()
-
-
-def with_element(selector):
-    return [name for name in CHAPTERS if parsed(name).select_one(selector)]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -1,6 +1,7 @@
 """The exercises: graded, solved by their solutions and not by what readers get; a quiz for each chapter."""
 
 import ast
+import json
 import re
 
 import nbformat
@@ -12,6 +13,8 @@ from wdlg.book.exercises import (
     GRADES,
     HEADING,
     exercise_notebook,
+    hinting,
+    pictures,
     question,
     section,
     stub,
@@ -260,6 +263,46 @@ def test_an_exercise_notebook_has_the_question_the_given_code_a_stub_and_the_che
         "## 2. Explain: briefly\n\nWhy?",
         "*Your answer:*",
     ]
+
+
+@each_chapter
+def test_every_check_has_a_hint_that_the_reader_sees_first(path):
+    hints = [cell.metadata["hint"] for part, cell in section(read(path)) if part == "check"]
+    shown = "\n".join(cell.source for cell in exercise_notebook(read(path)).cells)
+    for hint in hints:
+        assert hint.endswith((".", "?"))
+        assert json.dumps(f"Not yet. {hint}", ensure_ascii=False) in shown
+
+
+def test_a_failing_check_says_its_hint_and_a_passing_one_nothing():
+    source = hinting("assert answer == 2\n\nprint(answer)", "Count again.")
+    run([source], {"answer": 2})
+    for names in ({"answer": 3}, {}):
+        with pytest.raises(AssertionError, match=r"^Not yet\. Count again\.$"):
+            run([source], names)
+
+
+@each_chapter
+def test_a_question_about_a_figure_names_it_and_the_notebook_shows_it(path):
+    chapter = read(path)
+    known = {cell.metadata["mystnb"]["figure"]["name"] for cell in chapter.cells if "mystnb" in cell.metadata}
+    for part, cell in section(chapter):
+        if part == "question" and re.search(r"\{exercise\} Read the figure\n", cell.source):
+            named = cell.metadata.get("figures", [])
+            assert set(named) <= known
+            assert named or "the table" in cell.source, cell.source[:80]
+            made = exercise_notebook(chapter, dict.fromkeys(named, "aGk="))
+            [asked] = [one for one in made.cells if one.id == cell.id]
+            for name in named:
+                assert f"(attachment:{name}.png)" in asked.source
+                assert asked.attachments[f"{name}.png"] == {"image/png": "aGk="}
+            nbformat.validate(made)
+
+
+def test_the_pictures_of_a_chapter_are_those_of_its_figures():
+    cell = v4.new_code_cell("draw()", metadata={"mystnb": {"figure": {"name": "fig-a"}}})
+    cell.outputs = [v4.new_output("display_data", data={"image/png": "aGk="})]
+    assert pictures(v4.new_notebook(cells=[cell, v4.new_code_cell("1")])) == {"fig-a": "aGk="}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,8 @@
 """What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from nbformat import v4
@@ -109,6 +111,30 @@ def test_a_folder_that_is_a_number_is_refused_by_its_name(use):
 )
 def test_where_nothing_is_to_be_named_a_page_says_none_only_if_it_was_measured(texts, of, said):
     assert str(pages.listed(texts, of=of)) == said
+
+
+def test_a_table_has_a_caption_and_no_empty_header():
+    text = pages.table(pd.DataFrame({"a": [1], "b": [2]}), "What a and b are.").to_html()
+    assert "<caption>What a and b are.</caption>" in text
+    assert "&nbsp;" not in text
+
+
+def test_the_case_that_is_pictured_is_the_first_that_shows_something(monkeypatch):
+    pictures = {0: np.full((1, 2, 2), 0.5), 1: np.eye(2)[None], 2: np.eye(2)[None]}
+    monkeypatch.setattr(pages, "private_image", lambda _name, index, _folder: pictures.get(index))
+    rows = [
+        {"dataset": name, "network": network, "case": 0, "image": network, "method": method, "pictures": held}
+        for name, held in (("digits", b"x"), ("faces", b""))
+        for network in range(3)
+        for method in ("iDLG", "WDLG")
+    ]
+    chosen, private = pages.pictured(pd.DataFrame(rows))
+    assert list(chosen["network"]) == [1, 1]
+    assert list(private) == ["digits"]  # no pictures are stored of the other
+    assert private["digits"] is pictures[1]
+    none, nobody = pages.pictured(pd.DataFrame(rows).head(0))
+    assert len(none) == 0
+    assert nobody == {}
 
 
 def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():

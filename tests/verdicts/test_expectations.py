@@ -146,6 +146,16 @@ def test_the_figures_draw_each_share_at_its_strength():
     x, y = containers["iDLG"].lines[0].get_data()
     assert list(x) == [0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0]
     assert list(y) == [0.5] * 7
+    few = table[table["level"].isna() | (table["level"] == 0.01)]
+    both = figures.share_by_strength(
+        {"MNIST": table, "CIFAR-100": few}, "method", "level", xlabel="level", ylabel="share", log=True
+    )
+    [axes] = both.axes  # one level is no panel
+    assert "open markers: CIFAR-100" in axes.get_title()
+    added = {one.get_label(): one for one in axes.containers}["iDLG, CIFAR-100"].lines[0]
+    assert list(added.get_xdata()) == [0.01]
+    assert added.get_markerfacecolor() == "white"
+    assert "iDLG on CIFAR-100 50 % without and 50 % at 0.01" in both.told
     best = expectations.best_attack(table).assign(relative_error=np.geomspace(1e-4, 1, 8))
     recovered, likeness = figures.protection_by_price({"MNIST": best}).axes
     [points] = recovered.containers

@@ -178,6 +178,7 @@ def build(
             raise _cannot_write(checkout.executed, error) from None
         _compute_study(checkout, profile, jobs)
         _Execution(checkout, parameters, environment, names).run(jobs)
+        write_exercises(checkout.notebooks, checkout.executed / "exercises", checkout.executed / "notebooks")
         if solutions is not None:
             try:
                 take_out_solutions(checkout.executed / "notebooks", Path(solutions))
@@ -426,9 +427,10 @@ def _finish(notebook: Path, memory: int) -> None:
     """Check that each figure is a picture, and make the notebook one that readers can download.
 
     What an alternative text quotes, as ``{glue:text}`name```, stands in it as a number: a page reads it as it
-    is. The parameters that papermill adds are shown if the notebook shows its own, no folder of this machine
-    is left in the file, and below the title stands how long the page takes. The status page finds the peak
-    memory, in bytes, beside what papermill has recorded.
+    is. What the figure itself tells of what it drew (``wdlg.figures.Picture.told``) follows after it. The
+    parameters that papermill adds are shown if the notebook shows its own, no folder of this machine is left
+    in the file, and below the title stands how long the page takes. The status page finds the peak memory, in
+    bytes, beside what papermill has recorded.
 
     Raises:
         BookError: a cell with a caption shows no picture, or an alternative text quotes what is not there.
@@ -447,6 +449,7 @@ def _finish(notebook: Path, memory: int) -> None:
                     f"notebook {notebook.stem} quotes {name} in an alternative text, but glues nothing of "
                     "that name."
                 ) from None
+            image["alt"] = " ".join([image["alt"], *_told(cell)])
         caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
         if caption and not any("image/png" in output.get("data", {}) for output in cell.outputs):
             raise BookError(f"notebook {notebook.stem} shows no picture above the caption {caption!r}.")
@@ -465,12 +468,20 @@ def _glued(notebook: Any) -> dict[str, str]:
     """Texts that the prose of an executed notebook quotes, by name."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return {
-        output.metadata["scrapbook"]["name"]: text.strip("'")
+        output.metadata["scrapbook"]["name"]: text.strip("'\"")
         for output in outputs
         if "scrapbook" in output.get("metadata", {})
         for kind, text in output.data.items()
         if kind.endswith("text/plain")
     }
+
+
+def _told(cell: Any) -> Iterator[str]:
+    """What the pictures of an executed cell tell of themselves."""
+    for output in cell.get("outputs", []):
+        told = output.get("metadata", {}).get("image/png", {}).get("told")
+        if told:
+            yield told
 
 
 def _times(notebook: Any) -> str:

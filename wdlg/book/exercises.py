@@ -4,7 +4,8 @@ A chapter ends with a section *Exercises*. There each question is an ``exercise`
 own, and its solution follows, either as a ``solution`` directive in one cell or as cells between
 ``solution-start`` and ``solution-end``. Code before the solution belongs to the question. In a solution,
 code tagged ``check`` tests what the other code does: it stays in the exercise notebook, where it fails until
-the exercise is solved. Code tagged ``remove-cell`` is the page's alone.
+the exercise is solved, and then says the ``hint`` of its metadata. Code tagged ``remove-cell`` is the page's
+alone. The cell of a question may name ``figures`` in its metadata: their pictures stand below the question.
 
 A plain notebook knows none of the book's roles and directives, so a question has none, but for terms of the
 glossary, which become their words.
@@ -13,8 +14,10 @@ glossary, which become their words.
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -131,8 +134,37 @@ def question(source: str) -> tuple[str, str, str]:
     return found["title"], found["label"], text
 
 
-def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
+def hinting(check: str, hint: str) -> str:
+    """A check that says a hint where it fails, and no more of the answer.
+
+    >>> print(hinting("assert answer == 2", "Count again."))
+    try:
+        assert answer == 2
+    except Exception as problem:
+        raise AssertionError("Not yet. Count again.") from problem
+    """
+    body = textwrap.indent(check, "    ", lambda line: bool(line.strip()))
+    said = json.dumps(f"Not yet. {hint}", ensure_ascii=False)
+    return f"try:\n{body}\nexcept Exception as problem:\n    raise AssertionError({said}) from problem"
+
+
+def pictures(executed: NotebookNode) -> dict[str, str]:
+    """The figures of an executed chapter by name, as PNG in base64."""
+    found = {}
+    for cell in executed.cells:
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        for output in cell.get("outputs", []):
+            if name and "image/png" in output.get("data", {}):
+                found[name] = output.data["image/png"]
+    return found
+
+
+def exercise_notebook(chapter: NotebookNode, figures: Mapping[str, str] | None = None) -> NotebookNode | None:
     """The exercises of a chapter as a notebook without solutions; None if the chapter has none.
+
+    Args:
+        chapter: its source.
+        figures: pictures by name, see :func:`pictures`; None where the chapter has not been executed.
 
     Raises:
         InputError: see :func:`question`.
@@ -143,8 +175,9 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
     title = chapter.cells[0].source.splitlines()[0].removeprefix("# ")
     cells = [
         new_markdown_cell(
-            f"# Exercises: {title}\n\nMade from the chapter of this name, which has the figures and the "
-            "solutions. A cell with `assert` checks your answer: run it when you think that you are done.",
+            f"# Exercises: {title}\n\nMade from the chapter of this name, which has the solutions. A cell "
+            "with `assert` checks your answer: run it when you think that you are done. Where it fails, its "
+            "last line is a hint.",
             id="title",
         )
     ]
@@ -158,7 +191,14 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
         if part == "question" and "{exercise}" in cell.source:
             number += 1
             heading, _, text = question(cell.source)
-            cells.append(new_markdown_cell(f"## {number}. {heading}\n\n{text}", id=cell.id))
+            asked = new_markdown_cell(f"## {number}. {heading}\n\n{text}", id=cell.id)
+            for name in cell.metadata.get("figures", ()):
+                if figures and name in figures:
+                    asked.setdefault("attachments", {})[f"{name}.png"] = {"image/png": figures[name]}
+                    asked.source += f"\n\n![{name}](attachment:{name}.png)"
+            cells.append(asked)
+        elif part == "check" and "hint" in cell.metadata:
+            cells.append(new_code_cell(hinting(cell.source, cell.metadata["hint"]), id=cell.id))
         elif part in {"given", "check"}:
             cells.append(new_code_cell(cell.source, id=cell.id))
         elif part == "solution" and cell.cell_type == "code":
@@ -168,15 +208,18 @@ def exercise_notebook(chapter: NotebookNode) -> NotebookNode | None:
     return new_notebook(cells=cells, metadata={"kernelspec": chapter.metadata.kernelspec})
 
 
-def write_exercises(chapters: Path, folder: Path) -> None:
+def write_exercises(chapters: Path, folder: Path, executed: Path | None = None) -> None:
     """Write the exercise notebook of each chapter in a folder under its name into another one.
 
-    Beside them stands ``list.md``, which the page for teachers includes: a link to download each.
+    With a folder of the same chapters executed, questions have the figures that they speak of. Beside them
+    stands ``list.md``, which the page for teachers includes: a link to download each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for path in sorted(chapters.glob("*.ipynb")):
-        made = exercise_notebook(nbformat.read(path, as_version=4))
+        there = executed is not None and (executed / path.name).exists()
+        found = pictures(nbformat.read(executed / path.name, as_version=4)) if executed and there else None
+        made = exercise_notebook(nbformat.read(path, as_version=4), found)
         if made is not None:
             nbformat.write(made, folder / path.name)
             title = made.cells[0].source.splitlines()[0].removeprefix("# Exercises: ")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from pandas.io.formats.style import Styler
 
 from wdlg import data, project
 from wdlg.errors import InputError, require_flag, require_list, require_text
@@ -238,6 +239,16 @@ def share_of(flags: pd.Series, runs: pd.DataFrame | None = None) -> Share | NotM
     return share_by_network(flags.astype(bool), units_of(runs))
 
 
+def table(rows: pd.DataFrame, caption: str) -> Styler:
+    """Rows as a table that a page shows, without their numbers and with a caption.
+
+    Args:
+        rows: what it holds.
+        caption: a sentence that says what of.
+    """
+    return rows.style.hide(axis="index").set_caption(caption)
+
+
 def sign_flip_of(attacks: pd.DataFrame, first: str, second: str) -> Any:
     """The sign-flip test's p-value for the success of two methods; :class:`NotMeasured` without common cases.
 
@@ -317,6 +328,37 @@ def private_image(dataset: str, index: int, data_dir: str | None = None) -> np.n
         print(f"{MISSING} {dataset} has no sample file in {data.data_dir(data_dir)}: no private image here.")
         return None
     return data.load(dataset, data_dir).tensor([index])[0].numpy()
+
+
+CONTRAST = 0.1
+"""Least standard deviation of the pixels of an image that shows something; a patch of one grey does not."""
+
+
+def pictured(
+    attacks: pd.DataFrame, data_dir: str | None = None
+) -> tuple[pd.DataFrame, dict[str, np.ndarray | None]]:
+    """Records of one case of each data set that has stored pictures, and its private image by data set.
+
+    It is the first one drawn with an image that shows something, or the first one if there is none.
+
+    Args:
+        attacks: records.
+        data_dir: folder of the sample files.
+    """
+    chosen, private = [attacks.head(0)], {}
+    drawn = attacks[attacks["pictures"].map(len) > 0] if len(attacks) else attacks
+    for name, rows in drawn.groupby("dataset", sort=False):
+        found = None
+        for _, case in rows.groupby(["network", "case"]):
+            image = private_image(str(name), int(case["image"].iloc[0]), data_dir)
+            found = found or (case, image)
+            if image is None or float(image.std()) >= CONTRAST:
+                found = (case, image)
+                break
+        assert found is not None
+        chosen.append(found[0])
+        private[str(name)] = found[1]
+    return pd.concat(chosen), private
 
 
 def executions(folder: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from wdlg.figures.gradients import beside_gradients, hand_neuron, heat_map
 from wdlg.figures.images import (
     cards,
     image_grid,
+    montage,
     on_the_way,
     outcomes,
     recovered,
@@ -54,6 +55,7 @@ __all__ = [
     "loss_lines",
     "method_diagram",
     "missed_labels",
+    "montage",
     "mse_against_loss",
     "mse_by_noise",
     "on_the_way",

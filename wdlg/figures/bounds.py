@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from wdlg.figures.images import show_image
-from wdlg.figures.look import LOOKS, OTHER, Look, Picture, legend_below
+from wdlg.figures.look import LOOKS, OTHER, WIDTH, Look, Picture, legend_below, listed
 from wdlg.study.statistics import quartiles
 
 REACHING = {
@@ -26,7 +25,7 @@ BELOW = 1e-12
 
 def directions(
     vectors: np.ndarray, deviations: Sequence[float], *, each: int = 3, size: float = 1.45
-) -> Figure:
+) -> Picture:
     """Directions of an image that leak first, above, and last, below, with what remains unknown of each.
 
     Args:
@@ -44,12 +43,16 @@ def directions(
             axes.set_title(f"{place + 1} of {len(vectors):,}")
             axes.set_xlabel(f"± {deviations[place]:.2g}")
         axes_row[0].set_ylabel(name)
+    figure.told = (
+        f"The least standard deviation is {deviations[0]:.2g} along the first direction and "
+        f"{deviations[len(vectors) - 1]:.2g} along the last."
+    )
     return figure
 
 
 def directions_by_noise(
     levels: Sequence[float], counts: Sequence[int], pixels: int, most: Sequence[int] | None = None
-) -> Figure:
+) -> Picture:
     """How many directions of an image can be told at each noise level.
 
     Args:
@@ -70,22 +73,27 @@ def directions_by_noise(
     return figure
 
 
-def pixel_map(image: np.ndarray, deviations: np.ndarray) -> Figure:
+def pixel_map(image: np.ndarray, deviations: np.ndarray) -> Picture:
     """An image, and the least standard deviation of each of its pixels beside it.
 
     Args:
         image: (C, H, W).
         deviations: (C, H, W), in units of the pixels' values; of channels the root mean square is shown.
     """
-    figure = Picture(figsize=(5.6, 3.1))
+    figure = Picture(figsize=(WIDTH, 2.7))
     left, right = figure.subplots(1, 2)
     show_image(left, image)
     left.set_title("private image", fontsize="medium")
-    drawn = right.imshow(np.sqrt(np.square(deviations).mean(0)), cmap="cividis", interpolation="nearest")
+    spread = np.sqrt(np.square(deviations).mean(0))
+    drawn = right.imshow(spread, cmap="cividis", interpolation="nearest")
     right.set_title("least standard deviation", fontsize="medium")
     right.set_xticks([])
     right.set_yticks([])
     figure.colorbar(drawn, ax=right, fraction=0.046)
+    figure.told = (
+        f"The deviations go from {spread.min():.2g} to {spread.max():.2g}, with a median of "
+        f"{np.median(spread):.2g}."
+    )
     return figure
 
 
@@ -95,7 +103,7 @@ def mse_by_noise(
     *,
     lines: Mapping[str, Mapping[float, float]],
     shown: tuple[float, float] = (1e-9, 1e2),
-) -> Figure:
+) -> Picture:
     """Median MSE of attacks against the level of the noise, above what no unbiased estimate reaches.
 
     Args:
@@ -104,7 +112,7 @@ def mse_by_noise(
         lines: other bounds and values by name, by level, drawn without markers.
         shown: least and largest MSE of the axis; a curve beyond leaves the frame.
     """
-    figure = Picture(figsize=(5.2, 5.6))
+    figure = Picture(figsize=(WIDTH, 5.6))
     axes = figure.subplots()
     axes.fill_between(
         list(bound), BELOW, list(bound.values()), color="0.85", label="below the Cramér-Rao bound"
@@ -114,6 +122,7 @@ def mse_by_noise(
         axes.plot(
             list(values), list(values.values()), color="0.35", linestyle=style, linewidth=2.5, label=name
         )
+    told = []
     for method in dict.fromkeys(table["method"]):
         runs = table[table["method"] == method]
         look = REACHING.get(str(method), OTHER)
@@ -129,7 +138,12 @@ def mse_by_noise(
             marker=look.marker,
             label=str(method),
         )
+        ends = listed(f"{middle[level]:.2g} at {level:g}" for level in (min(middle), max(middle)))
+        told.append(f"{method} {ends}")
     axes.set(xscale="log", yscale="log", ylim=shown)
     axes.set(xlabel="noise level (relative to the gradient)", ylabel="MSE (median)")
     legend_below(figure, 2)
+    low, high = min(bound), max(bound)
+    ends = f"The bound goes from {bound[low]:.2g} at {low:g} to {bound[high]:.2g} at {high:g}."
+    figure.told = f"Median MSE at the least and the largest level: {'; '.join(told)}. {ends}"
     return figure

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from wdlg.figures.images import show_image
-from wdlg.figures.look import LOOKS, Picture
+from wdlg.figures.look import LOOKS, WIDTH, Picture
 
 BELOW, ABOVE = (0, 114, 178), (213, 94, 0)
 """Colours of entries below and above zero, as red, green and blue from 0 to 255 (Okabe and Ito's)."""
@@ -41,13 +40,13 @@ def heat_map(parts: Sequence[np.ndarray], *, columns: int | None = None) -> np.n
     return (1 + np.abs(share)[..., None] * (colour - 1)).transpose(2, 0, 1)
 
 
-def beside_gradients(image: np.ndarray, gradients: Mapping[str, np.ndarray]) -> Figure:
+def beside_gradients(image: np.ndarray, gradients: Mapping[str, np.ndarray]) -> Picture:
     """A private picture (C, H, W), and beside it gradients as pictures (3, rows, columns) by title."""
-    figure = Picture(figsize=(2.1 * (1 + len(gradients)), 2.4))
+    figure = Picture(figsize=(min(2.1 * (1 + len(gradients)), WIDTH), 2.0))
     panels = figure.subplots(1, 1 + len(gradients), squeeze=False)[0]
     for axes, (title, picture) in zip(panels, {"private picture": image, **gradients}.items(), strict=True):
         show_image(axes, picture)
-        axes.set_title(title, fontsize="small")
+        axes.set_title(title.replace(" of ", "\nof "), fontsize="small")
         for spine in axes.spines.values():
             spine.set(visible=True, color="#888888")
     return figure
@@ -55,7 +54,7 @@ def beside_gradients(image: np.ndarray, gradients: Mapping[str, np.ndarray]) -> 
 
 def hand_neuron(
     pixels: Sequence[float], weights: Sequence[float], bias: float, *, score: float, gradient: Sequence[float]
-) -> Figure:
+) -> Picture:
     """A neuron and its pixels, drawn: values on the way to the score, and each weight's gradient below it.
 
     Args:

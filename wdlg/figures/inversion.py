@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from wdlg.figures.images import show_image
-from wdlg.figures.look import Picture, legend_below
+from wdlg.figures.look import WIDTH, Picture, legend_below, listed
 
 PHASE_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")
 """Of Okabe and Ito, one for each phase of a stride of 2."""
@@ -37,7 +36,7 @@ def mosaic(maps: np.ndarray, columns: int = 4) -> np.ndarray:
     return out[None]
 
 
-def way_down(found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def way_down(found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Sequence[str]) -> Picture:
     """What each layer handed on, as it was recovered and as it was, a row for each, with the MSE below.
 
     Args:
@@ -55,12 +54,17 @@ def way_down(found: Sequence[np.ndarray], true: Sequence[np.ndarray], titles: Se
         grid[row, 0].set_xlabel(f"MSE {np.mean((one - other) ** 2):.1g}")
     for axes, text in zip(grid[0], ("recovered", "private"), strict=True):
         axes.set_title(text)
+    errors = [
+        f"{title} {np.mean((one - other) ** 2):.1g}"
+        for title, one, other in zip(titles, found, true, strict=True)
+    ]
+    figure.told = f"MSE on the way down: {listed(errors)}."
     return figure
 
 
 def stride_phases(
     phases: np.ndarray, equations: Sequence[int], pixels: Sequence[int], window: tuple[float, float, int, int]
-) -> Figure:
+) -> Picture:
     """Which pixels have which stride phase, and how many equations there are for those of each.
 
     Args:
@@ -89,6 +93,10 @@ def stride_phases(
                 plane.text(column + j, row + i, str(number + 1), ha="center", va="center", fontsize=9)
     plane.set_xlabel("pixels of one channel")
     _bars(bars, equations, pixels)
+    counts = [
+        f"{known} equations for {unknown} pixels" for known, unknown in zip(equations, pixels, strict=True)
+    ]
+    figure.told = f"Phase by phase: {listed(counts)}."
     return figure
 
 
@@ -104,7 +112,7 @@ def _bars(axes: Axes, equations: Sequence[int], pixels: Sequence[int]) -> None:
     axes.grid(False, axis="y")
 
 
-def refinement(curves: Mapping[str, Sequence[float]], *, xlabel: str, others: Mapping[str, float]) -> Figure:
+def refinement(curves: Mapping[str, Sequence[float]], *, xlabel: str, others: Mapping[str, float]) -> Picture:
     """MSE by the number of steps, a curve for each level of noise; dotted: another attack's.
 
     Args:
@@ -112,7 +120,7 @@ def refinement(curves: Mapping[str, Sequence[float]], *, xlabel: str, others: Ma
         xlabel: of the axis.
         others: MSE of the other attack, by the name of the level.
     """
-    figure = Picture(figsize=(5.0, 3.8))
+    figure = Picture(figsize=(WIDTH, 3.8))
     axes = figure.subplots()
     for place, (name, values) in enumerate(curves.items()):
         color, style, marker = LEVEL_LOOKS[place % len(LEVEL_LOOKS)]
@@ -121,5 +129,11 @@ def refinement(curves: Mapping[str, Sequence[float]], *, xlabel: str, others: Ma
             axes.axhline(others[name], color=color, linestyle=":", linewidth=1.2)
     axes.set(yscale="log", xlabel=xlabel, ylabel="MSE (median)")
     axes.set_xticks(range(max(len(values) for values in curves.values())))
-    legend_below(figure)
+    legend_below(figure, 3)
+    told = [
+        f"{name} from {values[0]:.1g} to {values[-1]:.1g}"
+        + (f" (the other attack has {others[name]:.1g})" if name in others else "")
+        for name, values in curves.items()
+    ]
+    figure.told = f"The MSE goes: {'; '.join(told)}."
     return figure

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
+from wdlg.figures.look import LOOKS, OTHER, WIDTH, Picture, empty, legend_below, listed, percent
 
 
-def bias_gradient(error: np.ndarray, label: int) -> Figure:
+def bias_gradient(error: np.ndarray, label: int) -> Picture:
     """The gradient of the output bias, one stem for each class, the negative one marked."""
-    figure = Picture(figsize=(7.5, 2.8))
+    figure = Picture(figsize=(WIDTH, 2.9))
     axes = figure.subplots()
     classes = np.arange(len(error))
     negative = error < 0
@@ -27,11 +26,16 @@ def bias_gradient(error: np.ndarray, label: int) -> Figure:
     axes.set(xlabel=f"class c (true label {label})", ylabel="gradient of the bias $b_c$")
     if len(classes) <= 20:
         axes.set_xticks(classes)
-    axes.legend(fontsize="small")
+    legend_below(figure, 2)
+    down = [f"class {c} at {error[c]:.2g}" for c in classes[negative]]
+    figure.told = (
+        f"Of {len(error)} stems {len(down)} point{'' if len(down) != 1 else 's'} down"
+        f"{': ' + listed(down) if down else ''}. The true label is {label}."
+    )
     return figure
 
 
-def rule_accuracy(table: pd.DataFrame) -> Figure:
+def rule_accuracy(table: pd.DataFrame) -> Picture:
     """Accuracy of both label rules with 95 % intervals, for each activation.
 
     Args:
@@ -39,7 +43,7 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     """
     if not len(table):
         return empty()
-    figure = Picture(figsize=(6.5, 2.8))
+    figure = Picture(figsize=(WIDTH, 3.0))
     axes = figure.subplots()
     looks = {"bias_sign": ("WDLG", -0.12), "row_sum": ("iDLG", 0.12)}
     activations = list(dict.fromkeys(table["activation"]))
@@ -60,11 +64,20 @@ def rule_accuracy(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(activations)), activations)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(fontsize="small", loc="lower left")
+    legend_below(figure, 2)
+    told = [
+        f"{activation} "
+        + listed(
+            f"{percent(one.value, 1)} by {rule}"
+            for rule, one in zip(rows["rule"], rows["share"], strict=True)
+        )
+        for activation, rows in table.groupby("activation", sort=False)
+    ]
+    figure.told = f"Labels recovered: {'; '.join(told)}."
     return figure
 
 
-def missed_labels(table: pd.DataFrame) -> Figure:
+def missed_labels(table: pd.DataFrame) -> Picture:
     """Share of labels that a rule does not read, with 95 % intervals, for each data set and condition.
 
     Args:
@@ -74,7 +87,7 @@ def missed_labels(table: pd.DataFrame) -> Figure:
     if not len(table):
         return empty()
     datasets, conditions = (list(dict.fromkeys(table[name])) for name in ("dataset", "condition"))
-    figure = Picture(figsize=(6.5, 1.2 + 0.22 * len(datasets) * (1 + len(conditions))))
+    figure = Picture(figsize=(WIDTH, 1.2 + 0.22 * len(datasets) * (1 + len(conditions))))
     axes = figure.subplots()
     looks = [*LOOKS.values(), OTHER]
     for number, condition in enumerate(conditions):
@@ -97,17 +110,24 @@ def missed_labels(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(datasets)), datasets)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    legend_below(figure, columns=2)
+    legend_below(figure, columns=1)
+    told = []
+    for condition, rows in table.groupby("condition", sort=False):
+        missed_on = dict(zip(rows["dataset"], [1 - one.value for one in rows["share"]], strict=True))
+        worst = max(missed_on, key=lambda name: missed_on[name])
+        most = f"at most {percent(missed_on[worst], 1)} ({worst})" if missed_on[worst] else "none at all"
+        told.append(f"{condition!s} {most}")
+    figure.told = f"Labels missed: {'; '.join(told)}."
     return figure
 
 
-def saturation(table: pd.DataFrame) -> Figure:
+def saturation(table: pd.DataFrame) -> Picture:
     """Label accuracy of the bias rule against the half width of the initial weights, by precision.
 
     Args:
         table: columns precision, bound, share.
     """
-    figure = Picture(figsize=(6.5, 3.2))
+    figure = Picture(figsize=(WIDTH, 3.2))
     axes = figure.subplots()
     for (precision, rows), look in zip(table.groupby("precision"), list(LOOKS.values())[:2], strict=True):
         value = np.array([one.value for one in rows["share"]])
@@ -135,4 +155,12 @@ def saturation(table: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(title="precision", fontsize="small")
+    told = []
+    for precision, rows in table.sort_values("bound").groupby("precision"):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        told.append(
+            f"in {precision} from {percent(first['share'].value)} at a half width of {first['bound']:g} "
+            f"to {percent(last['share'].value)} at {last['bound']:g}"
+        )
+    figure.told = f"The rule's share goes {listed(told)}."
     return figure

@@ -16,14 +16,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 
 from wdlg.evaluation import recovered
 from wdlg.figures.images import image_grid
+from wdlg.figures.look import Picture, told_beside
 from wdlg.study.paired import Outcome
 
 SHOWN_WITHOUT_SCRIPT = 5
@@ -36,6 +37,11 @@ STYLE = """<style>
   text-align: center; font-size: 0.85em; }
 .wdlg-slider-row span { align-self: start; }
 .wdlg-slider-row img { width: 100%; image-rendering: pixelated; display: block; background: #fff; }
+@media (max-width: 40rem) {
+  .wdlg-slider-row:has(> :nth-child(4)) { grid-auto-flow: row; grid-template-rows: none; row-gap: 0.25rem;
+    grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .wdlg-slider-row:has(> :nth-child(5)) { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+}
 .wdlg-slider label:not([hidden]) { display: flex; gap: 0.75rem; align-items: center; }
 .wdlg-slider input { flex: 1 1 auto; min-width: 6rem; }
 .wdlg-slider output { min-width: 6rem; }
@@ -174,7 +180,7 @@ class Slider:
             f"</div>{script}"
         )
 
-    def static(self) -> Figure:
+    def static(self) -> Picture:
         """A few of the frames below each other, the first and the last among them."""
         places = np.unique(np.linspace(0, len(self.frames) - 1, SHOWN_WITHOUT_SCRIPT).round().astype(int))
         chosen = [self.frames[place] for place in places]
@@ -186,7 +192,17 @@ class Slider:
         )
 
     def _repr_png_(self) -> bytes:
-        return self.static()._repr_png_()  # type: ignore[attr-defined]
+        return self.static()._repr_png_()
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], ...]:
+        ends = [
+            f"at {frame.name} "
+            + ", ".join(
+                f"{title}: {note}" for title, note in zip(self.columns, frame.notes, strict=True) if note
+            )
+            for frame in (self.frames[0], self.frames[-1])
+        ]
+        return told_beside(f"{ends[0][:1].upper()}{ends[0][1:]}; {ends[1]}.")
 
 
 def _png(image: np.ndarray) -> str:
@@ -228,7 +244,8 @@ def _with_outcome(mse: float) -> str:
 def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str) -> Slider:
     """Transport plans (n, n) as maps: rows of the dummy gradient down, rows of the shared one across.
 
-    An entry is dark where a large share of its row's mass goes; mass in its own place is on the diagonal.
+    An entry is dark where a large share of its row's mass goes, in tones that grow with the root of the
+    share, so that an even spread is grey and not blank; mass in its own place is on the diagonal.
 
     Args:
         plans: by name of the place on the slider, and by column.
@@ -237,6 +254,6 @@ def plan_slider(plans: Mapping[str, Mapping[str, np.ndarray]], *, variable: str)
     frames = []
     for name, columns in plans.items():
         shares = [np.clip(plan * len(plan), 0, 1) for plan in columns.values()]
-        images = [colormaps["Greys"](share)[..., :3].transpose(2, 0, 1) for share in shares]
+        images = [colormaps["Greys"](np.sqrt(share))[..., :3].transpose(2, 0, 1) for share in shares]
         frames.append(Frame(name, images, [f"{np.trace(plan):.0%} in place" for plan in columns.values()]))
     return Slider(frames, columns=list(next(iter(plans.values()))), variable=variable)

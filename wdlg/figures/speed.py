@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from wdlg.figures.look import LOOKS, Picture
+from wdlg.figures.look import LOOKS, WIDTH, Picture, listed
 
 NEUTRAL = "#555555"
 
 
-def speed_goals(goals: Sequence[Mapping[str, Any]]) -> Figure:
+def speed_goals(goals: Sequence[Mapping[str, Any]]) -> Picture:
     """Measured ratios with their spread over rounds, each relative to its goal.
 
     Args:
         goals: entries of ``benchmarks/latest.json``.
     """
-    figure = Picture(figsize=(7.5, 0.5 * len(goals) + 1.2))
+    # A name above its marker, not beside it: so a phone has the whole width for either.
+    figure = Picture(figsize=(WIDTH, 0.62 * len(goals) + 0.9))
     axes = figure.subplots()
+    missed = []
     axes.axvline(1, color="black", linewidth=1)
     for place, goal in enumerate(goals):
         # Memory should be small: turn it over, so that right is better everywhere.
@@ -33,26 +34,35 @@ def speed_goals(goals: Sequence[Mapping[str, Any]]) -> Figure:
         spread = [[abs(middle - min(low, high))], [abs(max(low, high) - middle)]]
         axes.errorbar(middle, place, xerr=spread, color=look.color, marker=look.marker, capsize=3)
         axes.plot(aim, place, marker="|", markersize=14, color=NEUTRAL, linestyle="none")
-    axes.set_yticks(range(len(goals)), [f"{goal['name']}: {goal['ratio']:.3g}" for goal in goals])
+        name = f"{goal['name']}: {goal['ratio']:.3g}"
+        axes.text(
+            0.01, place - 0.4, name, transform=axes.get_yaxis_transform(), va="center", fontsize="small"
+        )
+        if middle < 1:
+            missed.append(goal["name"])
+    axes.set(yticks=[], ylim=(-0.75, len(goals) - 0.5))
     axes.set(xscale="log", xlabel="measured / goal")
     _plain_numbers(axes)
     axes.invert_yaxis()
+    reached = f"{len(goals) - len(missed)} of {len(goals)} measurements reach their goal"
+    figure.told = f"{reached}{'; not so: ' + listed(missed) if missed else ''}."
     return figure
 
 
-def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Figure:
+def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Picture:
     """Gradient evaluations a second against batch size, classes, image side and processes.
 
     Args:
         scaling: ``benchmarks/scaling.json``.
     """
-    figure = Picture(figsize=(7.5, 5.5))
+    figure = Picture(figsize=(WIDTH, 5.2))
     panels = {
         "batch": "attacks in the batch",
-        "classes": "classes (10 attacks share a network)",
+        "classes": "classes\n(10 attacks share a network)",
         "side": "image side in pixels",
         "processes": "processes of one thread",
     }
+    told = []
     for axes, (panel, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
         for method in ("iDLG", "WDLG"):
             if f"{panel}, {method}" in scaling:
@@ -66,7 +76,9 @@ def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Figure:
                     marker=look.marker,
                     label=method,
                 )
-        axes.set(xlabel=label, ylabel="gradient evaluations / s")
+                ends = f"from {speeds[0]:,.0f} at {sizes[0]} to {speeds[-1]:,.0f} at {sizes[-1]}"
+                told.append(f"{method} by {panel} {ends}")
+        axes.set(xlabel=label, ylabel="evaluations / s")
         if panel in ("batch", "classes"):
             axes.set(xscale="log", yscale="log")
             axes.legend(fontsize="small")
@@ -74,10 +86,11 @@ def speed_scaling(scaling: Mapping[str, Mapping[str, float]]) -> Figure:
             axes.set_ylim(0)
             axes.set_xticks([int(size) for size in sizes])
         _plain_numbers(axes)
+    figure.told = f"Evaluations a second: {'; '.join(told)}."
     return figure
 
 
-def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
+def speed_limits(limits: Mapping[str, float], measured: float) -> Picture:
     """Where the time of one gradient evaluation goes: what the machine's limits ask for, and the rest.
 
     Args:
@@ -87,7 +100,7 @@ def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
     arithmetic = 1e6 * limits["operations for one evaluation"] / limits["matrix product, operations a second"]
     memory = 1e6 * limits["bytes of L-BFGS for one evaluation"] / limits["memory, bytes a second"]
     rest = 1e6 / measured - arithmetic - memory
-    figure = Picture(figsize=(7.5, 2.2))
+    figure = Picture(figsize=(WIDTH, 2.6))
     axes = figure.subplots()
     start = 0.0
     parts = (
@@ -100,8 +113,9 @@ def speed_limits(limits: Mapping[str, float], measured: float) -> Figure:
             0, width, left=start, color=color, hatch=hatch, edgecolor="white", label=f"{name}: {width:.0f} µs"
         )
         start += width
-    axes.set(xlabel="microseconds for one gradient evaluation of one attack (one core)", yticks=[])
+    axes.set(xlabel="microseconds for one gradient evaluation\nof one attack (one core)", yticks=[])
     figure.legend(fontsize="small", loc="outside upper center")
+    figure.told = f"Microseconds: {listed(f'{name} {width:.0f}' for name, width, _, _ in parts)}."
     return figure
 
 

@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from wdlg.evaluation import SUCCESS_TITLE, recovered
-from wdlg.figures.look import LOOKS, OTHER, Picture, empty, legend_below
+from wdlg.figures.look import (
+    LOOKS,
+    OTHER,
+    WIDTH,
+    Picture,
+    beside,
+    empty,
+    legend_below,
+    listed,
+    panels,
+    percent,
+)
 from wdlg.study.statistics import share_by_network
 from wdlg.verdicts.readings import BETTER, NONE_RECOVERS, TIES, TOO_FEW, WORSE, Place
 
 
-def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
+def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Picture:
     """Share of runs that recovered the image and share that exploded, for many losses.
 
     Args:
@@ -28,10 +38,11 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
     if not titles:
         return empty()
     # Narrow, so that the many names stay legible on a phone.
-    figure = Picture(figsize=(1.8 * len(titles) + 2.2, 0.28 * len(order) + 1.2))
-    panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
+    figure = Picture(figsize=(min(1.8 * len(titles) + 2.2, WIDTH + 0.4), 0.28 * len(order) + 1.2))
+    columns = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
     places = np.arange(len(order))[::-1]
-    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+    shares: dict[str, list[float]] = {}
+    for axes, (name, title) in zip(columns, titles.items(), strict=True):
         part = table[table["dataset"] == name]
         for place, method in zip(places, order, strict=True):
             rows = part[part["method"] == method]
@@ -39,6 +50,7 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
                 continue
             good = share_by_network(recovered(rows["mse"]), rows["network"])
             bad = rows["exploded"].mean()
+            shares.setdefault(method, []).append(good.value)
             axes.plot([good.low, good.high], [place] * 2, color=LOOKS["WDLG"].color, linewidth=2)
             axes.plot(good.value, place, marker="o", color=LOOKS["WDLG"].color, label=SUCCESS_TITLE)
             axes.plot(bad, place, marker="x", color=LOOKS["iDLG"].color, label="exploded", linestyle="none")
@@ -49,22 +61,35 @@ def success_of_each(table: pd.DataFrame, titles: Mapping[str, str], order: Seque
         axes.grid(True, axis="x", which="minor", linewidth=0.4)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     legend_below(figure)
+    if shares:
+        means = {method: sum(values) / len(values) for method, values in shares.items()}
+        best = max(means, key=lambda method: means[method])
+        none = [method for method in means if not means[method]]
+        figure.told = (
+            f"In the mean over the panels {best} recovers the most, {percent(means[best])}; "
+            f"{len(none)} of {len(means)} losses recover nothing{': ' + '; '.join(none) if none else ''}."
+        )
     return figure
 
 
-def success_by_rate(table: pd.DataFrame) -> Figure:
+def success_by_rate(table: pd.DataFrame) -> Picture:
     """Share of runs that recovered the image at each learning rate, with 95 % intervals.
 
     Args:
-        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser.
+        table: records with optimizer, learning_rate, method, network and mse; one panel for each optimiser
+            with any success, and a sentence for the others.
     """
     if not len(table):
         return empty()
-    optimizers = list(table["optimizer"].unique())
-    figure = Picture(figsize=(3.6 * len(optimizers), 3.2))
-    panels = figure.subplots(1, len(optimizers), squeeze=False, sharey=True)[0]
-    for axes, optimizer in zip(panels, optimizers, strict=True):
+    success = recovered(table["mse"]).groupby(table["optimizer"], sort=False).any()
+    every = list(success.index)
+    optimizers = [name for name in every if success[name]] or every[:1]
+    none = [str(name) for name in every if name not in optimizers]
+    figure, found = panels(len(optimizers), across=1, height=2.6, more=0.4 + 0.3 * bool(none), sharey=True)
+    told = []
+    for axes, optimizer in zip(found, optimizers, strict=True):
         part = table[table["optimizer"] == optimizer]
+        methods = list(part["method"].unique())
         for method, rows in part.groupby("method", sort=False):
             look = LOOKS.get(str(method), OTHER)
             shares = {
@@ -84,12 +109,29 @@ def success_by_rate(table: pd.DataFrame) -> Figure:
                 marker=look.marker,
                 capsize=2,
                 label=str(method),
+                transform=beside(axes, methods.index(method), len(methods)),
             )
+            best = max(shares, key=lambda rate: shares[rate].value)
+            most = shares[best].value
+            where = f"the most at the rate {best:g}, {percent(most)}" if most else "nothing at any rate"
+            told.append(f"with {OPTIMIZER_TITLES.get(optimizer, optimizer)} {method} recovers {where}")
         axes.set(xscale="log", xlabel="learning rate", title=optimizer, ylim=(-0.03, 1.03))
+        rates = part["learning_rate"].astype(float)
+        axes.set_xlim(rates.min() / 1.5, rates.max() * 1.5)
+        axes.set_ylabel(f"runs with {SUCCESS_TITLE}")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].set_ylabel(f"runs with {SUCCESS_TITLE}")
     legend_below(figure)
+    if none:
+        told.append(f"with {listed(none)} no method recovers anything, at any rate")
+        found[-1].set_xlabel(f"learning rate\n({listed(none)}: nothing recovered)")
+    figure.told = _sentence(told)
     return figure
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    """Parts as one sentence, which begins with a capital letter."""
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 VERDICT_LOOKS = {
@@ -105,7 +147,7 @@ OPTIMIZER_TITLES = {"LBFGS": "L-BFGS", "GradientDescent": "descent", "Adam": "Ad
 """Short names of optimisers, for narrow columns."""
 
 
-def readings_map(places: Sequence[Place]) -> Figure:
+def readings_map(places: Sequence[Place]) -> Picture:
     """Where each reading recovers more, as many or fewer images than the squared distance.
 
     Args:
@@ -123,10 +165,10 @@ def readings_map(places: Sequence[Place]) -> Figure:
     figure = Picture(
         figsize=(2.1 + 0.75 * len(optimizers) * min(2, len(networks)), lines * (0.25 * len(readings) + 1.0))
     )
-    panels = figure.subplots(lines, min(2, len(networks)), squeeze=False, sharey=True)
-    for axes in panels.flat[len(networks) :]:
+    grid = figure.subplots(lines, min(2, len(networks)), squeeze=False, sharey=True)
+    for axes in grid.flat[len(networks) :]:
         axes.set_visible(False)
-    for axes, network in zip(panels.flat, networks, strict=False):
+    for axes, network in zip(grid.flat, networks, strict=False):
         runs = 0
         for place in places:
             if place.network != network:
@@ -156,10 +198,24 @@ def readings_map(places: Sequence[Place]) -> Figure:
         axes.set_xticks(range(len(optimizers)), [OPTIMIZER_TITLES.get(name, name) for name in optimizers])
         axes.set_yticks(range(len(readings)), readings)
         axes.grid(visible=False)
+    compared = [place for place in places if place.gain is not None]
+    told = [
+        f"{verdict} in {count}"
+        for verdict in VERDICT_LOOKS
+        if (count := sum(place.verdict == verdict for place in compared))
+    ]
+    better = [
+        f"{place.reading} on {place.network} under {OPTIMIZER_TITLES.get(place.optimizer, place.optimizer)}"
+        for place in compared
+        if place.verdict == BETTER
+    ]
+    figure.told = f"Of {len(compared)} places that are compared the verdict is {listed(told)}."
+    if better and len(better) <= 5:
+        figure.told += f" Better: {listed(better)}."
     return figure
 
 
-def held_map(table: pd.DataFrame) -> Figure:
+def held_map(table: pd.DataFrame) -> Picture:
     """How many attacks that start near the private image stay there, for each loss and distance.
 
     Args:
@@ -171,9 +227,10 @@ def held_map(table: pd.DataFrame) -> Figure:
     networks, readings, distances = (
         list(dict.fromkeys(table[name])) for name in ("network", "reading", "distance")
     )
-    figure = Picture(figsize=(2.1 + 0.45 * len(distances) * len(networks), 0.25 * len(readings) + 1.4))
-    panels = figure.subplots(1, len(networks), squeeze=False, sharey=True)[0]
-    for axes, network in zip(panels, networks, strict=True):
+    height = 0.25 * len(readings) + 1.2
+    figure, found = panels(len(networks), across=1, height=height)
+    told: list[str] = []
+    for axes, network in zip(found, networks, strict=True):
         part = table[table["network"] == network]
         for row in part.to_dict("records"):
             place = distances.index(row["distance"]), readings.index(row["reading"])
@@ -191,10 +248,17 @@ def held_map(table: pd.DataFrame) -> Figure:
         axes.set(
             xlim=(-0.5, len(distances) - 0.5),
             ylim=(len(readings) - 0.5, -0.5),
-            title=f"{network}\nof {part['runs'].max()} runs",
+            title=f"{network}, of {part['runs'].max()} runs",
             xlabel="distance of the start",
+        )
+        near, far = (part[part["distance"] == one] for one in (min(distances), max(distances)))
+        told.extend(
+            f"on {network} from a distance of {rows['distance'].iloc[0]:g} "
+            + ", ".join(f"{row['held']} ({row['reading']})" for row in rows.to_dict("records"))
+            for rows in (near, far)
         )
         axes.set_xticks(range(len(distances)), [f"{one:g}" for one in distances])
         axes.set_yticks(range(len(readings)), readings)
         axes.grid(visible=False)
+    figure.told = _sentence(told)
     return figure

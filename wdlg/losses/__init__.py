@@ -6,16 +6,18 @@ returns a tensor (B,), differentiable in the first. The mathematics is in pure f
 The paper's distance can be read in many ways. :class:`Wasserstein` holds the settings of a reading side by
 side; the loss is put together from five parts (:class:`~wdlg.losses.reading.Reading`):
 
-=========== ================================================ =================================================
-part        decides                                          settings
-=========== ================================================ =================================================
-partition   what the points are, and what may move where     ``points``, ``kernel_width``
-ground cost what it costs to move mass over a distance       ``cost``, ``huber_scale``
-solver      what the plan minimises, and how it is found     ``eps``, ``max_iterations``, ``threshold``,
-                                                             ``relative``, ``penalty``
-value       what the plan is worth, and its derivative       ``value``, ``derivative``
-total       how the problems of all parameters add up        ``mass``, ``root``
-=========== ================================================ =================================================
+.. table:: Parts of a reading, and the settings of each.
+
+  =========== ================================================ ===============================================
+  part        decides                                          settings
+  =========== ================================================ ===============================================
+  partition   what the points are, and what may move where     ``points``, ``kernel_width``
+  ground cost what it costs to move mass over a distance       ``cost``, ``huber_scale``
+  solver      what the plan minimises, and how it is found     ``eps``, ``max_iterations``, ``threshold``,
+                                                               ``relative``, ``penalty``
+  value       what the plan is worth, and its derivative       ``value``, ``derivative``
+  total       how the problems of all parameters add up        ``mass``, ``root``
+  =========== ================================================ ===============================================
 
 The partition (:mod:`wdlg.losses.points`) makes one :class:`~wdlg.losses.point_sets.Points` of each parameter:
 pairs of point sets that tell no more than distances, so that none need be written out. These are carried by

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg.attacks.optimised import Optimised
+from wdlg.evaluation import recovered
 from wdlg.losses import Loss, Wasserstein
 from wdlg.study.cases import Cases
 from wdlg.study.paired import run_paired
@@ -102,10 +105,21 @@ def kept_by_parameter(cases: Cases, images: Tensor, settings: Wasserstein) -> pd
     return pd.DataFrame({name: kept_share(plan).numpy() for name, plan in found.items()})
 
 
-def plans_along(
-    cases: Cases, attacks: Sequence[Optimised], *, iterations: Sequence[int]
-) -> dict[str, dict[int, dict[str, Tensor]]]:
-    """Transport plans as attacks go on, by attack, iteration and parameter name; see :func:`plans`.
+@dataclass(frozen=True)
+class Along:
+    """Attacks on the same cases, and their transport plans as they go on.
+
+    Attributes:
+        plans: by attack, iteration and parameter name; see :func:`plans`.
+        recovered: by attack, whether it recovered the image of each case, (B,).
+    """
+
+    plans: dict[str, dict[int, dict[str, Tensor]]]
+    recovered: dict[str, np.ndarray]
+
+
+def plans_along(cases: Cases, attacks: Sequence[Optimised], *, iterations: Sequence[int]) -> Along:
+    """Transport plans as attacks go on, and what becomes of these attacks.
 
     Args:
         cases: B cases.
@@ -121,26 +135,27 @@ def plans_along(
             iteration: plans(cases, images, attack.loss)
             for iteration, images in zip(iterations, snapshots, strict=True)
         }
-    return along
+    by_method = outcome.records.sort_values("case").groupby("method")["mse"]
+    return Along(along, {str(name): recovered(errors.to_numpy()) for name, errors in by_method})
 
 
-def kept_along(along: dict[str, dict[int, dict[str, Tensor]]]) -> pd.DataFrame:
+def kept_along(along: Along) -> pd.DataFrame:
     """Share of mass that stays with its own unit as attacks go on.
-
-    Args:
-        along: from :func:`plans_along`.
 
     Returns:
         One row for each attack, iteration and case: method, case, iteration, kept (mean over the weights of
-        all layers).
+        all layers), recovered (whether the attack had the image at its end).
     """
     tables = []
-    for method, by_iteration in along.items():
+    for method, by_iteration in along.plans.items():
         for iteration, found in by_iteration.items():
             weights = [kept_share(plan) for name, plan in found.items() if name.endswith("weight")]
-            kept = torch.stack(weights).mean(0).numpy()
-            cases = range(len(kept))
-            tables.append(
-                pd.DataFrame({"method": method, "case": cases, "iteration": iteration, "kept": kept})
-            )
+            columns = {
+                "method": method,
+                "case": range(len(along.recovered[method])),
+                "iteration": iteration,
+                "kept": torch.stack(weights).mean(0).numpy(),
+                "recovered": along.recovered[method],
+            }
+            tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)

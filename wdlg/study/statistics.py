@@ -29,14 +29,16 @@ Ten runs a network, shares from 0.02 to 0.95, beta-distributed over networks wit
 worst and mean share of 2,000 studies whose 95 % interval holds the truth, and its mean width
 (``tests/study/test_coverage.py``):
 
-========================  ==================  ==================  ==================
-intervals of a share      6 networks          10 networks         20 networks
-========================  ==================  ==================  ==================
-this rule                 0.88, 0.98; 0.43    0.92, 0.97; 0.31    0.92, 0.96; 0.21
-Student's, over networks  0.12, 0.71; 0.31    0.19, 0.77; 0.25    0.33, 0.84; 0.18
-percentile bootstrap      0.12, 0.68; 0.24    0.19, 0.75; 0.21    0.33, 0.83; 0.16
-Wilson's, over runs       0.31, 0.75; 0.15    0.00, 0.63; 0.12    0.00, 0.65; 0.08
-========================  ==================  ==================  ==================
+.. table:: Coverage of intervals, worst and mean, and their mean width.
+
+    ========================  ==================  ==================  ==================
+    intervals of a share      6 networks          10 networks         20 networks
+    ========================  ==================  ==================  ==================
+    this rule                 0.88, 0.98; 0.43    0.92, 0.97; 0.31    0.92, 0.96; 0.21
+    Student's, over networks  0.12, 0.71; 0.31    0.19, 0.77; 0.25    0.33, 0.84; 0.18
+    percentile bootstrap      0.12, 0.68; 0.24    0.19, 0.75; 0.21    0.33, 0.83; 0.16
+    Wilson's, over runs       0.31, 0.75; 0.15    0.00, 0.63; 0.12    0.00, 0.65; 0.08
+    ========================  ==================  ==================  ==================
 
 Where the rule is below 94 %, networks succeed nearly as a whole or not at all, and Wilson's interval for as
 many independent runs as there are networks is below it, too.
