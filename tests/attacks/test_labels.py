@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdlg.attacks import labels
-from wdlg.attacks.labels import BiasMin, BiasSign, Joint, RowSum
+from wdlg.attacks.labels import BiasMin, BiasSign, Joint, Known, RowSum
 from wdlg.errors import InputError
 from wdlg.networks import LeNet
 from wdlg.sharing import FedSGD
@@ -148,3 +148,20 @@ def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
         BiasSign().steps(classes=1, features=1)
     with pytest.raises(InputError, match="^features is 0"):
         BiasSign().steps(classes=2, features=0)
+
+
+def test_known_labels_are_those_of_every_gradient():
+    gradient = Gradient((), Dense.of(torch.zeros(2, 4, 5), torch.zeros(2, 4)))
+    assert Known((3, 1, 3))(gradient, 3).tolist() == [[3, 1, 3]] * 2
+    assert Known([2])(gradient).tolist() == [2, 2]
+    assert labels.label_rule(Known((2,))) == Known((2,))
+    assert Known((2,)).steps(classes=4, features=5) == 0
+    for given_labels, images in (((3, 1), 3), ((4,), 1)):
+        with pytest.raises(InputError, match="^labels is .* but must be . of the classes 0 to 3"):
+            Known(given_labels)(gradient, images)
+    for wrong in ((), 3, None, "12"):
+        with pytest.raises(InputError, match="^labels is .* but must be a tuple of at least one class"):
+            Known(wrong)
+    for wrong in ((-1,), (0.5,), (True,)):
+        with pytest.raises(InputError, match="^labels is"):
+            Known(wrong)

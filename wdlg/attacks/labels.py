@@ -185,6 +185,54 @@ class Joint:
         _require_sizes(classes, features)
 
 
+@dataclass(frozen=True)
+class Known:
+    """No rule: the labels are known from elsewhere, and are the same for every gradient.
+
+    For an attacker who has been told them, or has read them otherwise, as
+    :func:`wdlg.attacks.label_counts.label_counts` does for a batch. It has no name in ``RULES``.
+
+    Args:
+        labels: a class from 0 for each image of a participant; with several images in the order in which
+            they are recovered.
+
+    Raises:
+        InputError: there is none, or one is no class; on use, they are not as many as the images, or the
+            network has no such class.
+
+    >>> Known((3, 3, 5)).labels
+    (3, 3, 5)
+    """
+
+    name: ClassVar[str] = "known"
+    joint: ClassVar[bool] = False
+
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.labels, tuple | list) or not self.labels:
+            raise InputError(f"labels is {told(self.labels)}, but must be a tuple of at least one class.")
+        labels = tuple(require_count("labels", one, at_least=0) for one in self.labels)
+        object.__setattr__(self, "labels", labels)
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels, see :class:`LabelRule`."""
+        classes = gradient.bias.shape[1]
+        if len(self.labels) != images or max(self.labels) >= classes:
+            raise InputError(
+                f"labels is {self.labels}, but must be {images} of the classes 0 to {classes - 1}, one for "
+                "each image."
+            )
+        row = torch.tensor(self.labels, device=gradient.bias.device)
+        rows = row.expand(len(gradient), -1).clone()
+        return rows[:, 0] if images == 1 else rows
+
+    def steps(self, *, classes: int, features: int) -> int:
+        """None are needed: 0."""
+        _require_sizes(classes, features)
+        return 0
+
+
 RULES = Registry("RULES", {rule.name: rule for rule in (BiasSign, BiasMin, RowSum, Joint)})
 """Label rules by the names that study files and the command line give them."""
 
