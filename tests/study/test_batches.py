@@ -12,7 +12,7 @@ from wdlg.attacks.labels import Known
 from wdlg.errors import InputError
 from wdlg.evaluation import mse
 from wdlg.networks import ModuleNetwork
-from wdlg.study.batches import Batch, draw_batch, recover
+from wdlg.study.batches import Batch, compare_counts, draw_batch, recover
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,22 @@ def test_a_wrong_label_has_no_images(digits):
     assert found.result.status.tolist() != [Status.CONVERGED]
     assert found.mse.min() > 1e-2
     assert float(found.result.loss) > 1e-4
+
+
+def test_who_knows_the_network_reads_more_labels_than_who_has_the_bias_alone(digits):
+    table = compare_counts(digits, [1, 8], batches=30).set_index(["images", "way"])
+    assert (table.loc[1, ["answers", "sets", "counts"]] == 1).all(axis=None)
+    assert (table["wrong"] == 0).all()
+    eight = table.loc[8]
+    assert eight.loc["mean", "counts"] == 1
+    assert eight.loc["certain", "counts"] == eight.loc["certain", "answers"] < 0.5
+    # Its negative entries are as many as the images only where no label repeats.
+    assert eight.loc["negative entries", "counts"] <= eight.loc["certain", "counts"]
+    assert (eight["sets"] >= eight["counts"]).all()
+    assert eight["open"].nunique() == 1
+    assert eight["open"].iloc[0] > 1
+
+
+def test_rules_for_labels_that_do_not_repeat(digits):
+    table = compare_counts(digits, [4], batches=30, repeated=False, initial="torch").set_index("way")
+    assert (table["counts"] == 1).all()
