@@ -76,10 +76,9 @@ def matched(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     rows, errors = [], []
     for found, private in zip(images, truth, strict=True):
         between = (private[:, None] - found[None]).square().flatten(2).mean(2)
-        # The solver takes no infinities; what is larger than all others together is chosen last.
-        finite = torch.isfinite(between)
-        worst = 1 + 2 * len(between) * torch.where(finite, between, 0.0).max()
-        _, order = linear_sum_assignment(torch.where(finite, between, worst).double().cpu().numpy())
+        # The solver takes no infinities. An image that is not finite is as far from each, so any number does.
+        between = torch.where(torch.isfinite(between), between, 0.0)
+        _, order = linear_sum_assignment(between.double().cpu().numpy())
         place = torch.from_numpy(order).to(images.device)
         rows.append(found[place])
         errors.append(mse(found[place], private))

@@ -165,3 +165,33 @@ def test_known_labels_are_those_of_every_gradient():
     for wrong in ((-1,), (0.5,), (True,)):
         with pytest.raises(InputError, match="^labels is"):
             Known(wrong)
+
+
+@given(st.sampled_from(["sigmoid", "relu", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
+def test_the_products_of_rows_find_the_label_without_the_bias(activation, seed, label):
+    weight = shared_gradient(activation, seed, label).last_weight
+    for scale in (1.0, -3.0, 1e-30):
+        assert labels.row_product(scale * weight).tolist() == [label]
+
+
+def test_products_of_rows_say_nothing_of_two_classes_or_of_zeros():
+    assert labels.row_product(torch.tensor([[[1.0, 2.0], [-1.0, -2.0]]])).tolist() == [labels.UNDECIDED]
+    assert labels.row_product(torch.zeros(1, 5, 3)).tolist() == [labels.UNDECIDED]
+    with pytest.raises(InputError, match="^weight_gradient has an entry"):
+        labels.row_product(torch.full((1, 3, 2), torch.nan))
+    with pytest.raises(InputError, match="^weight_gradient is"):
+        labels.row_product(torch.zeros(3, 2))
+
+
+@given(st.floats(-30, 30), st.integers(0, 1))
+def test_one_score_tells_its_label_by_the_sign(score, label):
+    value = torch.tensor([[score]], dtype=torch.float64, requires_grad=True)
+    F.binary_cross_entropy_with_logits(value, torch.tensor([[label]], dtype=torch.float64)).backward()
+    assert labels.one_logit_sign(value.grad).tolist() == [label]
+
+
+def test_one_score_needs_one_entry():
+    with pytest.raises(InputError, match="^bias_gradient is"):
+        labels.one_logit_sign(torch.zeros(1, 2))
+    with pytest.raises(InputError, match="^bias_gradient has 1 class"):
+        labels.bias_sign(torch.zeros(1, 1))

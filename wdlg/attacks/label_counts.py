@@ -135,7 +135,7 @@ def label_counts(
         wanted = (images / classes - hard) / (1 - smoothing)
         told_of = torch.ones_like(certain[:, 0], dtype=torch.bool)
     else:
-        weights, biases = _output_layer(parameters, gradient)
+        weights, biases = output_layer_of(parameters, gradient)
         estimate = _by_mean if by == "mean" else _by_class
         wanted = estimate(error, gradient.last_weight.double(), weights, biases, images, smoothing)
         told_of = wanted.isfinite().all(1) & (error != 0).any(1)
@@ -192,7 +192,7 @@ def _nearest(wanted: Tensor, least: Tensor, total: int) -> Tensor:
     return counts
 
 
-def _output_layer(parameters: Parameters, gradient: Gradient) -> tuple[Tensor, Tensor]:
+def output_layer_of(parameters: Parameters, gradient: Gradient) -> tuple[Tensor, Tensor]:
     """Weights (N, K, M) and biases (N, K) of the last layer in double precision, which fit a gradient."""
     weights, biases = parameters.tensors[-2:]
     _, *wanted = gradient.output.shape
