@@ -1,6 +1,7 @@
 """Fidelity measures agree with their definitions and with scikit-image; failures stay in the tables."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from wdlg.evaluation import (
     Snapshots,
     evaluate,
     first_success,
+    matched,
     mse,
     psnr,
     ssim,
@@ -285,3 +287,45 @@ def test_a_trace_holds_the_errors_at_their_places():
     attacks, evaluations = torch.tensor([[2, 0], [1, 0]])
     trace(attacks, evaluations, torch.zeros(2), torch.tensor([2.0, 3.0]).reshape(2, 1, 1, 1), torch.zeros(2))
     assert trace.values.nan_to_num(-1).tolist() == [[9.0, -1.0], [-1.0, -1.0], [-1.0, 4.0]]
+
+
+# Several images of a participant
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5))
+def test_images_are_matched_as_the_best_of_all_orders_does(seed, count):
+    stream = torch.Generator().manual_seed(seed)
+    truth = torch.rand(2, count, 1, 2, 2, generator=stream)
+    images = truth[:, torch.randperm(count, generator=stream)] + torch.randn(truth.shape, generator=stream)
+    found, errors = matched(images, truth)
+    for row in range(2):
+        least = min(
+            float(mse(images[row, list(order)], truth[row]).sum()) for order in permutations(range(count))
+        )
+        assert float(errors[row].sum()) == pytest.approx(least, rel=1e-5)
+        torch.testing.assert_close(errors[row], mse(found[row], truth[row]))
+        assert sorted(map(tuple, found[row].flatten(1).tolist())) == sorted(
+            map(tuple, images[row].flatten(1).tolist())
+        )
+
+
+def test_images_that_came_in_another_order_are_all_right():
+    truth = torch.rand(1, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    found, errors = matched(truth[:, [2, 0, 3, 1]], truth)
+    assert torch.equal(found, truth)
+    assert errors.tolist() == [[0.0] * 4]
+
+
+def test_an_image_that_is_not_finite_takes_no_place_from_another():
+    truth = torch.arange(3.0).view(1, 3, 1, 1, 1)
+    images = torch.tensor([torch.nan, 2.1, 0.1]).view(1, 3, 1, 1, 1)
+    found, errors = matched(images, truth)
+    assert errors[0].tolist() == [pytest.approx(0.01, rel=1e-5), torch.inf, pytest.approx(0.01, rel=1e-4)]
+    assert found[0, ::2].flatten().tolist() == images.flatten()[[2, 1]].tolist()
+
+
+def test_what_cannot_be_matched_is_refused():
+    with pytest.raises(InputError, match="^images is a float32 tensor of shape"):
+        matched(torch.zeros(1, 2, 1, 4, 4), torch.zeros(1, 3, 1, 4, 4))
+    with pytest.raises(InputError, match="^truth is a float32 tensor of shape"):
+        matched(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))

@@ -407,3 +407,39 @@ def test_attacks_are_drawn_by_their_median_above_the_bound():
     corners = region.get_paths()[0].vertices.tolist()
     assert [0.1, 0.5] in corners
     assert [1.0, 50.0] in corners
+
+
+def test_ways_to_count_labels_are_drawn_against_the_size_of_the_batch():
+    table = pd.DataFrame(
+        {
+            "images": [1, 8, 1, 8],
+            "way": ["mean", "mean", "certain", "certain"],
+            "counts": [1.0, 0.9, 1.0, 0.2],
+        }
+    )
+    drawn = curves(figures.counts_by_batch(table).axes[0])
+    assert drawn["mean"].get_xdata().tolist() == [1, 8]
+    assert drawn["mean"].get_ydata().tolist() == [1.0, 0.9]
+    assert drawn["certain"].get_ydata().tolist() == [1.0, 0.2]
+
+
+def test_images_of_smaller_batches_stand_below_those_of_the_largest():
+    truth = np.full((2, 1, 3, 3), 0.5)
+    found = {1: np.zeros((1, 1, 3, 3)), 2: np.full((2, 1, 3, 3), 0.25)}
+    axes = figures.recovered_together(truth, found, {1: [0.25], 2: [0.0625, 0.0625]}).axes
+    shown = [float(np.asarray(one.images[0].get_array()).mean()) for one in axes]
+    assert shown == [0.5, 0.5, 0.0, 1.0, 0.25, 0.25]
+    assert [one.get_xlabel() for one in axes] == ["", "", "2e-01", "", "6e-02", "6e-02"]
+    assert [one.get_ylabel() for one in axes[::2]] == ["private", "of 1", "of 2"]
+
+
+def test_what_a_gradient_holds_is_drawn_as_a_share_of_the_pixels():
+    axes = figures.rank_by_count({"small": [4, 6, 6]}, {"small": 4}).axes[0]
+    np.testing.assert_allclose(curves(axes)["small"].get_ydata(), [1, 0.75, 0.5])
+
+
+def test_no_spectrum_is_left_out_and_none_leaves_the_frame():
+    many = {f"number {place}": ([0.0, 1.0], [1.0, 0.0]) for place in range(8)}
+    axes = figures.spectra(many, tolerance=1e-6).axes[0]
+    assert list(many) == [name for name in curves(axes) if name in many]
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 1e-10]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wdlg.attacks.base import Reconstruction, Status
@@ -46,6 +47,42 @@ def mse(images: Tensor, truth: Tensor) -> Tensor:
     _require_images(images, truth)
     error = (images - truth).square().flatten(1).mean(1)
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def matched(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Which recovered image is which private one, for participants with several images each.
+
+    A mean gradient does not tell its images' order. They are matched one to one, so that the sum of the mean
+    squared errors is least (Hungarian algorithm). An image that is not finite goes to what is left.
+
+    Args:
+        images: recovered, (B, N, C, H, W).
+        truth: private, (B, N, C, H, W).
+
+    Returns:
+        The recovered images in the order of the private ones, and the MSE of each, (B, N); infinite if not
+        finite.
+
+    Raises:
+        InputError: the shapes differ.
+
+    >>> images = torch.arange(3.0).view(1, 3, 1, 1, 1)
+    >>> found, error = matched(images.flip(1), images)
+    >>> torch.equal(found, images), error.tolist()
+    (True, [[0.0, 0.0, 0.0]])
+    """
+    require_tensor("truth", truth, ("B", "N", "C", "H", "W"))
+    require_tensor("images", images, tuple(truth.shape))
+    rows, errors = [], []
+    for found, private in zip(images, truth, strict=True):
+        between = (private[:, None] - found[None]).square().flatten(2).mean(2)
+        # The solver takes no infinities. An image that is not finite is as far from each, so any number does.
+        between = torch.where(torch.isfinite(between), between, 0.0)
+        _, order = linear_sum_assignment(between.double().cpu().numpy())
+        place = torch.from_numpy(order).to(images.device)
+        rows.append(found[place])
+        errors.append(mse(found[place], private))
+    return torch.stack(rows), torch.stack(errors)
 
 
 def recovered(error: Any) -> Any:

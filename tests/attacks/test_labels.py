@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdlg.attacks import labels
-from wdlg.attacks.labels import BiasMin, BiasSign, Joint, RowSum
+from wdlg.attacks.labels import BiasMin, BiasSign, Joint, Known, RowSum
 from wdlg.errors import InputError
 from wdlg.networks import LeNet
 from wdlg.sharing import FedSGD
@@ -148,3 +148,50 @@ def test_steps_are_counted_for_two_classes_and_one_feature_or_more():
         BiasSign().steps(classes=1, features=1)
     with pytest.raises(InputError, match="^features is 0"):
         BiasSign().steps(classes=2, features=0)
+
+
+def test_known_labels_are_those_of_every_gradient():
+    gradient = Gradient((), Dense.of(torch.zeros(2, 4, 5), torch.zeros(2, 4)))
+    assert Known((3, 1, 3))(gradient, 3).tolist() == [[3, 1, 3]] * 2
+    assert Known([2])(gradient).tolist() == [2, 2]
+    assert labels.label_rule(Known((2,))) == Known((2,))
+    assert Known((2,)).steps(classes=4, features=5) == 0
+    for given_labels, images in (((3, 1), 3), ((4,), 1)):
+        with pytest.raises(InputError, match="^labels is .* but must be . of the classes 0 to 3"):
+            Known(given_labels)(gradient, images)
+    for wrong in ((), 3, None, "12"):
+        with pytest.raises(InputError, match="^labels is .* but must be a tuple of at least one class"):
+            Known(wrong)
+    for wrong in ((-1,), (0.5,), (True,)):
+        with pytest.raises(InputError, match="^labels is"):
+            Known(wrong)
+
+
+@given(st.sampled_from(["sigmoid", "relu", "tanh"]), st.integers(0, 2**31), st.integers(0, 5))
+def test_the_products_of_rows_find_the_label_without_the_bias(activation, seed, label):
+    weight = shared_gradient(activation, seed, label).last_weight
+    for scale in (1.0, -3.0, 1e-30):
+        assert labels.row_product(scale * weight).tolist() == [label]
+
+
+def test_products_of_rows_say_nothing_of_two_classes_or_of_zeros():
+    assert labels.row_product(torch.tensor([[[1.0, 2.0], [-1.0, -2.0]]])).tolist() == [labels.UNDECIDED]
+    assert labels.row_product(torch.zeros(1, 5, 3)).tolist() == [labels.UNDECIDED]
+    with pytest.raises(InputError, match="^weight_gradient has an entry"):
+        labels.row_product(torch.full((1, 3, 2), torch.nan))
+    with pytest.raises(InputError, match="^weight_gradient is"):
+        labels.row_product(torch.zeros(3, 2))
+
+
+@given(st.floats(-30, 30), st.integers(0, 1))
+def test_one_score_tells_its_label_by_the_sign(score, label):
+    value = torch.tensor([[score]], dtype=torch.float64, requires_grad=True)
+    F.binary_cross_entropy_with_logits(value, torch.tensor([[label]], dtype=torch.float64)).backward()
+    assert labels.one_logit_sign(value.grad).tolist() == [label]
+
+
+def test_one_score_needs_one_entry():
+    with pytest.raises(InputError, match="^bias_gradient is"):
+        labels.one_logit_sign(torch.zeros(1, 2))
+    with pytest.raises(InputError, match="^bias_gradient has 1 class"):
+        labels.bias_sign(torch.zeros(1, 1))

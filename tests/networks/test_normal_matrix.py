@@ -10,7 +10,13 @@ from wdlg import compiled
 from wdlg.errors import InputError
 from wdlg.networks import LeNet, ModuleNetwork
 from wdlg.networks.base import Network, Parameters
-from wdlg.networks.jacobian import derivatives, inner_products, load_forward_mode, normal_matrices
+from wdlg.networks.jacobian import (
+    derivatives,
+    inner_products,
+    load_forward_mode,
+    mean_normal_matrix,
+    normal_matrices,
+)
 from wdlg.sharing import FedAvg, FedSGD
 from wdlg.sharing.federated import Sharing
 
@@ -142,3 +148,71 @@ def test_target_that_does_not_fit_is_refused() -> None:
     network, parameters, image, target = case((1, 5, 5), 3, "sigmoid")
     with pytest.raises(InputError, match="target has shape"):
         normal_matrices(network, parameters, image, target[:, :2])
+
+
+# Of several images together
+
+
+def several(network: Network, count: int, seed: int = 5):
+    """One network, the images of one participant and their label probabilities."""
+    stream = torch.Generator().manual_seed(seed)
+    parameters = network.initial_parameters(generator=stream, dtype=torch.float64)
+    images = torch.rand(1, count, *network.image_shape, generator=stream, dtype=torch.float64)
+    target = torch.randn(1, count, network.classes, generator=stream, dtype=torch.float64).softmax(-1)
+    return parameters, images, target
+
+
+def jacobian_of_mean(network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Tensor:
+    """Of every entry of the mean gradient by all pixels, row by row in reverse mode."""
+
+    def gradient(pixels: Tensor) -> Tensor:
+        sent = network.mean_gradient(parameters, pixels.view_as(images), target)
+        return torch.cat([part.flatten() for part in sent.tensors()])
+
+    return torch.autograd.functional.jacobian(gradient, images.flatten())
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize(("shape", "activation"), [((1, 8, 8), "sigmoid"), ((2, 9, 7), "tanh")])
+def test_the_joint_matrix_of_several_images_is_that_of_the_jacobian(shape, activation, is_compiled):
+    network = LeNet(shape, 5, activation)
+    given = several(network, 3)
+    if is_compiled:
+        found = mean_normal_matrix(network, *given)
+    else:
+        with compiled.turned_off():
+            found = mean_normal_matrix(network, *given)
+    jacobian = jacobian_of_mean(network, *given)
+    assert_same(found, jacobian.T @ jacobian)
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "training"])
+def test_images_that_see_each_other_are_differentiated_together(mode):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4)
+    ).double()
+    network = ModuleNetwork(module, (1, 6, 6), mode)
+    _, images, target = several(network, 2)
+    found = mean_normal_matrix(network, network.parameters(), images, target)
+    jacobian = jacobian_of_mean(network, network.parameters(), images, target)
+    assert_same(found, jacobian.T @ jacobian)
+    # What one image alone would have is another matrix where they do.
+    block = normal_matrices(network, network.parameters(), images[0, :1], target[0, :1])[0] / 4
+    assert torch.allclose(found[:36, :36], block) == (mode == "evaluation")
+
+
+def test_of_one_image_the_joint_matrix_is_its_own():
+    network = LeNet((1, 8, 8), 10)
+    parameters, images, target = several(network, 1)
+    own = normal_matrices(network, parameters, images[:, 0], target[:, 0])[0]
+    assert_same(mean_normal_matrix(network, parameters, images, target), own)
+
+
+def test_the_joint_matrix_needs_one_participant_and_its_images():
+    network = LeNet((1, 8, 8), 10)
+    parameters, images, target = several(network, 2)
+    with pytest.raises(InputError, match="^images has shape"):
+        mean_normal_matrix(network, parameters, images[0], target)
+    with pytest.raises(InputError, match="^images holds 2 participants and parameters 1 networks, but must"):
+        mean_normal_matrix(network, parameters, images.repeat(2, 1, 1, 1, 1), target.repeat(2, 1, 1))

@@ -85,6 +85,60 @@ def row_sum(weight_gradient: Tensor) -> Tensor:
     return torch.where(smallest < 0, label, UNDECIDED)
 
 
+def row_product(weight_gradient: Tensor) -> Tensor:
+    """Label of each gradient without the bias, whatever the sign of the features.
+
+    For one image all rows are multiples of the features, by a negative number for the label alone. So the
+    inner products of its row with the others are negative and all others positive: the label's row is the
+    one whose products with the others have the least sum. With smoothed labels more rows are negative. Where
+    a network gives nearly all probability to one wrong class, its row and the label's are opposite to each
+    other up to rounding, and either may have the least sum.
+
+    Args:
+        weight_gradient: gradient of the output layer's weights, (B, K, M).
+
+    Returns:
+        (B,) class indices; ``UNDECIDED`` where no sum is negative, or two are the least. With two classes
+        the rows are opposite to each other and have the same sum: nothing tells which is the label's.
+
+    Raises:
+        InputError: no such tensor, or an entry is NaN or infinite.
+
+    >>> features = torch.tensor([0.3, -2.0, 0.1])  # with a negative sum, which misleads row_sum
+    >>> row_product(torch.tensor([[0.2, -0.9, 0.7]])[:, :, None] * features)
+    tensor([1])
+    """
+    rows = _finite("weight_gradient", require_tensor("weight_gradient", weight_gradient, ("B", "K", "M")))
+    scaled = rows / rows.flatten(1).norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)[:, None, None]
+    products = scaled @ scaled.mT
+    sums = products.sum(2) - products.diagonal(dim1=1, dim2=2)
+    # Rows of two classes have the same sum, and one of zeros has none below zero.
+    least, place = sums.topk(2, largest=False)
+    return torch.where((least[:, 0] < 0) & (least[:, 0] < least[:, 1]), place[:, 0], UNDECIDED)
+
+
+def one_logit_sign(bias_gradient: Tensor) -> Tensor:
+    """Label of each gradient of the binary cross-entropy of a single score z: ``sigmoid(z) - y``.
+
+    Negative for y = 1 and positive for y = 0, by any positive scale. The rules for K scores do not apply to
+    an output layer of one.
+
+    Args:
+        bias_gradient: gradient of the output layer's bias, (B, 1).
+
+    Returns:
+        (B,) 0 or 1; ``UNDECIDED`` where the entry is zero.
+
+    Raises:
+        InputError: no such tensor, or an entry is NaN or infinite.
+
+    >>> one_logit_sign(torch.tensor([[-0.2], [0.7], [0.0]]))
+    tensor([ 1,  0, -1])
+    """
+    entry = _finite("bias_gradient", require_tensor("bias_gradient", bias_gradient, ("B", 1)))[:, 0]
+    return torch.where(entry == 0, UNDECIDED, (entry < 0).long())
+
+
 class LabelRule(Protocol):
     """How an attacker comes by the labels: a frozen dataclass, called with the gradients that were sent."""
 
@@ -183,6 +237,54 @@ class Joint:
     def steps(self, *, classes: int, features: int) -> None:
         """None: it has no count of its own, it is the whole optimisation."""
         _require_sizes(classes, features)
+
+
+@dataclass(frozen=True)
+class Known:
+    """No rule: the labels are known from elsewhere, and are the same for every gradient.
+
+    For an attacker who has been told them, or has read them otherwise, as
+    :func:`wdlg.attacks.label_counts.label_counts` does for a batch. It has no name in ``RULES``.
+
+    Args:
+        labels: a class from 0 for each image of a participant; with several images in the order in which
+            they are recovered.
+
+    Raises:
+        InputError: there is none, or one is no class; on use, they are not as many as the images, or the
+            network has no such class.
+
+    >>> Known((3, 3, 5)).labels
+    (3, 3, 5)
+    """
+
+    name: ClassVar[str] = "known"
+    joint: ClassVar[bool] = False
+
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.labels, tuple | list) or not self.labels:
+            raise InputError(f"labels is {told(self.labels)}, but must be a tuple of at least one class.")
+        labels = tuple(require_count("labels", one, at_least=0) for one in self.labels)
+        object.__setattr__(self, "labels", labels)
+
+    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:
+        """Labels, see :class:`LabelRule`."""
+        classes = gradient.bias.shape[1]
+        if len(self.labels) != images or max(self.labels) >= classes:
+            raise InputError(
+                f"labels is {self.labels}, but must be {images} of the classes 0 to {classes - 1}, one for "
+                "each image."
+            )
+        row = torch.tensor(self.labels, device=gradient.bias.device)
+        rows = row.expand(len(gradient), -1).clone()
+        return rows[:, 0] if images == 1 else rows
+
+    def steps(self, *, classes: int, features: int) -> int:
+        """None are needed: 0."""
+        _require_sizes(classes, features)
+        return 0
 
 
 RULES = Registry("RULES", {rule.name: rule for rule in (BiasSign, BiasMin, RowSum, Joint)})

@@ -16,7 +16,12 @@ from wdlg.attacks.labels import LabelRule
 from wdlg.errors import InputError
 from wdlg.losses import Loss, SquaredEuclidean, SumOfSquares
 from wdlg.networks.base import Parameters
-from wdlg.networks.jacobian import derivatives, inner_products, normal_matrices
+from wdlg.networks.jacobian import (
+    derivatives,
+    inner_products,
+    mean_normal_matrix,
+    normal_matrices,
+)
 from wdlg.networks.lenet import LeNet
 from wdlg.optimizers import State
 from wdlg.shapes import require_alike, require_tensor
@@ -135,6 +140,8 @@ class Objective:
         if weights is None and type(sharing) is FedSGD and self.seen.images == 1:
             (found,) = normal_matrices(network, parameters, images, labels, by_labels=joint)
             return found
+        if weights is None and type(sharing) is FedSGD and not joint:
+            return mean_normal_matrix(network, parameters, images, labels)
         at, along = derivatives(sharing, network, parameters, images, labels, by_labels=joint)
         return inner_products(at, along, weights)
 

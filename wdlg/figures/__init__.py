@@ -7,6 +7,7 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
+from wdlg.figures.batches import counts_by_batch, rank_by_count, recovered_together, spectra
 from wdlg.figures.bounds import directions, directions_by_noise, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
 from wdlg.figures.gradients import beside_gradients, hand_neuron, heat_map
@@ -43,6 +44,7 @@ __all__ = [
     "bias_gradient",
     "cards",
     "convergence",
+    "counts_by_batch",
     "directions",
     "directions_by_noise",
     "hand_neuron",
@@ -65,8 +67,10 @@ __all__ = [
     "plan_slider",
     "point_plans",
     "protection_by_price",
+    "rank_by_count",
     "readings_map",
     "recovered",
+    "recovered_together",
     "recovery_slider",
     "refinement",
     "rule_accuracy",
@@ -75,6 +79,7 @@ __all__ = [
     "share_by_strength",
     "show_image",
     "single_attack",
+    "spectra",
     "speed_goals",
     "speed_limits",
     "speed_scaling",

@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from wdlg import compiled
-from wdlg.networks.base import Network, Parameters, require_fitting
+from wdlg.errors import InputError
+from wdlg.networks.base import Network, Parameters, require_fitting, require_fitting_batches
 from wdlg.networks.lenet import LeNet
-from wdlg.networks.lenet_normal import normal_matrix
+from wdlg.networks.lenet_normal import normal_matrix, product
 from wdlg.networks.module import ModuleNetwork
 from wdlg.updates import output_layer
 from wdlg.updates.gradient import Gradient
+from wdlg.updates.output_layer import OutputGradient, Product
 
 DIRECTIONS = 64
 """Forward passes that are made together; bounds the memory."""
@@ -71,9 +73,81 @@ def normal_matrices(
     return torch.stack(found)
 
 
+def mean_normal_matrix(network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Tensor:
+    """``JᵀJ`` with J the Jacobian of one mean gradient by all its N images, (n, n) for n = N x pixels.
+
+    J has a block of columns for each image. Where images do not see each other it is the Jacobian of the
+    image's own gradient over N, which takes N times less work than passes through all images at once. At the
+    output layer an image's gradient is a product ``e ⊗ f``, with derivatives E and A of its factors by the
+    pixels, a row for each; blocks i and j then bring ::
+
+        (f_i·f_j + 1) E_i E_jᵀ + (e_i·e_j) A_i A_jᵀ + (E_i e_j) (A_j f_i)ᵀ + (A_i f_j) (E_j e_i)ᵀ
+
+    and no K x M matrix is differentiated. Images that see each other, through the statistics of a batch, are
+    differentiated together.
+
+    Args:
+        network: the architecture.
+        parameters: one network.
+        images: of one participant, (1, N, channels, height, width).
+        target: label probabilities (1, N, K).
+
+    Raises:
+        InputError: shapes, precisions or devices do not fit together.
+
+    >>> network = LeNet((1, 8, 8), 10)
+    >>> weights = network.initial_parameters(generator=torch.Generator().manual_seed(0))
+    >>> mean_normal_matrix(network, weights, torch.full((1, 2, 1, 8, 8), 0.5), torch.eye(10)[[[3, 4]]]).shape
+    torch.Size([128, 128])
+    """
+    require_fitting_batches(network, parameters, images, target)
+    if len(images) != 1 or len(parameters) != 1:
+        raise InputError(
+            f"images holds {len(images)} participants and parameters {len(parameters)} networks, but must "
+            "hold one each."
+        )
+    if isinstance(network, LeNet):  # once for all images
+        network, parameters = _as_module(network, parameters)
+    with compiled.one_blas_thread():
+        if getattr(network, "mode", "evaluation") != "evaluation":
+            return inner_products(*derivatives(of_several, network, parameters, images, target))
+        count = images.shape[1]
+        each = [derivatives(of_one, network, parameters, images[:, n], target[:, n]) for n in range(count)]
+        total = _output_blocks([at.output for at, _ in each], [along.output for _, along in each])
+        for parts in zip(*(along.hidden for _, along in each), strict=True):
+            rows = torch.cat([part.flatten(1) for part in parts])
+            total += product(rows, rows.T)
+        return total.div_(count**2)
+
+
+def _output_blocks(at: Sequence[OutputGradient], along: Sequence[OutputGradient]) -> Tensor:
+    """What the output layer's gradients of N images bring to their joint ``JᵀJ``, times N²; (n, n)."""
+    assert all(isinstance(one, Product) for one in (*at, *along))  # of one image each
+    errors, features = (torch.cat([getattr(one, name) for one in at]) for name in ("error", "features"))
+    by_errors = torch.cat([one.error for one in along])  # type: ignore[union-attr]
+    by_features = torch.cat([one.features for one in along])
+    pixels = len(by_errors) // len(at)
+
+    def spread(products: Tensor) -> Tensor:
+        """A number for each pair of images (N, N) to each pair of their pixels."""
+        return products.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)
+
+    total = product(by_errors, by_errors.T) * spread(features @ features.T + 1)
+    total += product(by_features, by_features.T) * spread(errors @ errors.T)
+    # (E_i e_j) (A_j f_i)ᵀ: of each pixel of i with the error of j, and of each pixel of j the other way.
+    crossed = (by_errors @ errors.T).repeat_interleave(pixels, 1)
+    crossed *= (by_features @ features.T).T.repeat_interleave(pixels, 0)
+    return total.add_(crossed).add_(crossed.T)
+
+
 def of_one(network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
     """The gradient of one image each."""
     return network.gradient(parameters, images, target)
+
+
+def of_several(network: Network, parameters: Parameters, images: Tensor, target: Tensor) -> Gradient:
+    """The mean gradient of several images each."""
+    return network.mean_gradient(parameters, images, target)
 
 
 def derivatives(
