@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -47,15 +48,16 @@ class Spectrum:
     def above(self, value: float) -> tuple[int, int]:
         """Between which two numbers the count of eigenvalues above a value lies.
 
-        The bounds of each direction, in their mean, and two standard errors of that to either side.
+        The bounds of each direction, in their mean, widened to a confidence of 97.5 % on either side by
+        Student's distribution.
         """
         shares = [
             _bounds(nodes, weights, value) for nodes, weights in zip(self.nodes, self.weights, strict=True)
         ]
         low, high = (torch.tensor(one, dtype=torch.float64) for one in zip(*shares, strict=True))
-        root = math.sqrt(len(shares))
-        least = float(low.mean() - 2 * low.std() / root)
-        most = float(high.mean() + 2 * high.std() / root)
+        wide = float(scipy.special.stdtrit(len(shares) - 1, 0.975)) / math.sqrt(len(shares))
+        least = float(low.mean() - wide * low.std())
+        most = float(high.mean() + wide * high.std())
         return (
             max(0, math.floor(self.pixels * least)),
             min(self.pixels, math.ceil(self.pixels * most)),

@@ -6,26 +6,23 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
-import scipy.optimize
 import torch
-from torch import Tensor
 
 from wdlg.attacks.base import Attack, Observation, Status
 from wdlg.attacks.exact import Exact
-from wdlg.attacks.labels import UNDECIDED, BiasMin, LabelRule, row_sum
+from wdlg.attacks.label_counts import label_counts
+from wdlg.attacks.labels import UNDECIDED, BiasMin, Known, LabelRule, row_sum
 from wdlg.attacks.optimised import LM_STOP_LOSS, Optimised
 from wdlg.attacks.run import attack
 from wdlg.audit.bounds import Leak, is_large, leak
 from wdlg.audit.message import Message, Private
 from wdlg.audit.models import System
 from wdlg.errors import InputError, require_count, require_positive
-from wdlg.evaluation import mse, psnr, recovered
+from wdlg.evaluation import matched, psnr, recovered
 from wdlg.optimizers import LevenbergMarquardt
 from wdlg.sharing.defences import Defence, Noise, relative_error, title
-from wdlg.updates.gradient import Gradient
 
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative noise levels of the bounds, unless others are asked for."""
@@ -41,25 +38,6 @@ ITERATIONS = 50
 
 SINGLE_FROM = 2000
 """Variables from which on the normal equations of Levenberg-Marquardt are solved in single precision."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """A label rule that is told the labels: for models on which no rule applies."""
-
-    name: ClassVar[str] = "told"
-    joint: ClassVar[bool] = False
-
-    labels: tuple[int, ...]
-
-    def __call__(self, gradient: Gradient, images: int = 1) -> Tensor:  # noqa: ARG002
-        """Labels, (1,) or (1, images)."""
-        found = torch.tensor(self.labels)
-        return found if images == 1 else found[None]
-
-    def steps(self, *, classes: int, features: int) -> int:  # noqa: ARG002
-        """None are needed."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -224,14 +202,25 @@ def audit(
 def read_labels(system: System, message: Message, private: Private) -> tuple[Labels, LabelRule]:
     """What the message says of the labels, and the rule by which attacks on it come by them."""
     true = tuple(sorted(private.labels.tolist()))
-    told = Told(tuple(private.labels.tolist()))
-    if system.own_output and message.sent[-1]:
-        rule = BiasMin()
-        read = tuple(rule(message.gradient, len(private)).flatten().tolist())
+    told = Known(tuple(private.labels.tolist()))
+    if system.own_output and all(message.sent[-2:]) and len(private) > 1:
+        found = label_counts(message.gradient, len(private), system.parameters)
+        read = tuple(found.labels[0].tolist())
         if UNDECIDED in read:
-            return Labels(rule.name, (), true, "The least entries of the bias name no labels."), told
-        what = "the least entry" if len(private) == 1 else "the least entries, each class once,"
-        note = f"Read as {what} of the output bias's gradient."
+            return Labels("label_counts", (), true, "The bias's gradient says nothing of the labels."), told
+        note = (
+            "All are certain by the output bias's gradient."
+            if bool(found.decided[0])
+            else f"Certain are {len(private) - int(found.open[0])} of {len(private)} by the output bias's "
+            "gradient; the rest is an estimate."
+        )
+        return Labels("label_counts", read, true, note), Known(read)
+    if system.own_output and message.sent[-1] and len(private) == 1:
+        rule = BiasMin()
+        read = tuple(rule(message.gradient).tolist())
+        if UNDECIDED in read:
+            return Labels(rule.name, (), true, "The least entry of the bias names no label."), told
+        note = "Read as the least entry of the output bias's gradient."
         return Labels(rule.name, read, true, note), rule
     last = system.model.get_submodule(system.names[-1].rpartition(".")[0])
     reads = (
@@ -249,7 +238,7 @@ def read_labels(system: System, message: Message, private: Private) -> tuple[Lab
             "is right where the features before it add up to something positive."
         )
         if UNDECIDED not in read:
-            return Labels("row_sum", read, true, note), Told(read)
+            return Labels("row_sum", read, true, note), Known(read)
     note = (
         "No rule applies: the model does not end in a linear layer whose gradient is sent. The attacks are "
         "told "
@@ -315,30 +304,21 @@ def _attempt(
         system.network, system.parameters, message.gradient, sharing=message.sharing, images=len(private)
     )
     result = attack(seen, method, seed=seed + start)
-    images = result.best_images[0].detach()
-    images = images[None] if len(private) == 1 else images
-    images = images[matching(images, private.images)]
+    images = result.best_images.detach()
     truth = private.images.to(images)
+    found, errors = matched(images.view(1, *truth.shape), truth[None])
+    images = found[0]
     return Attempt(
         attack=method.name,
         start=start,
         status=Status(int(result.status)).name.lower(),
         evaluations=int(result.evaluations),
         seconds=float(result.seconds),
-        mse=tuple(mse(images, truth).tolist()),
+        mse=tuple(errors[0].tolist()),
         psnr=tuple(float(one) for one in psnr(images, truth)),
         images=images.float().numpy(),
         defence=defence,
     )
-
-
-def matching(images: Tensor, truth: Tensor) -> list[int]:
-    """Which recovered image belongs to each private one, so that the errors add up to the least."""
-    errors = torch.cdist(
-        truth.flatten(1).double(), images.flatten(1).double().nan_to_num(nan=1e9).clamp(-1e9, 1e9)
-    ).square()
-    _, columns = scipy.optimize.linear_sum_assignment(errors.numpy())
-    return [int(place) for place in columns]
 
 
 def _defended(
