@@ -162,6 +162,41 @@ def test_a_figure_that_cannot_be_written_costs_neither_the_result_nor_the_one_th
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the figure of yesterday"]
 
 
+def test_the_recovered_image_alone_is_saved_pixel_for_pixel(tmp_path):
+    from PIL import Image
+
+    answer = run(
+        "attack", "--dataset", "digits", "--index", 3, "--method", "exact", "--save", tmp_path / "a.png"
+    )
+    assert answer.exit_code == 0, answer.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    saved = np.asarray(Image.open(tmp_path / "a.png"))
+    assert np.array_equal(saved, data.load("digits").images[3, ..., 0])
+
+
+def test_a_sample_file_of_one_s_own_is_attacked(tmp_path):
+    digits = data.load("digits")
+    own = replace(
+        digits,
+        name="own",
+        images=digits.images[:2, :, :7],
+        labels=np.array([0, 2]),
+        class_names=(),
+        num_classes=3,
+        split=digits.split[:2],
+        source=digits.source[:2],
+    )
+    data.write_sample(own, tmp_path / "own.npz")
+    answer = run(
+        "attack", "--dataset", tmp_path / "own.npz", "--index", 1, "--method", "lm", "--json",
+        "--figure", tmp_path / "a.png",
+    )  # fmt: skip
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.stdout)
+    assert (told["label_true"], told["label_recovered"]) == (2, 2)
+    assert told["mse"] < 1e-9
+
+
 def test_a_folder_in_the_figures_place_is_refused_before_the_attack(tmp_path, monkeypatch):
     (tmp_path / "leak.png").mkdir()
     monkeypatch.setattr("wdlg.attacks.run.reconstruct", None)
@@ -296,6 +331,11 @@ MISTAKES = {
     "first loss of nothing": ((*ATTACK, "--method", "idlg", "--first-loss", 0), "--first-loss is 0.0, but"),
     "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
     "figure that is no png": ((*ATTACK, "--method", "idlg", "--figure", "a.gif"), "--figure is 'a.gif'"),
+    "one file for two": (
+        (*ATTACK, "--method", "idlg", "--figure", "a.png", "--save", "a.png"),
+        "--save is 'a.png', as --figure is",
+    ),
+    "picture that is no png": ((*ATTACK, "--method", "idlg", "--save", "a.gif"), "--save is 'a.gif'"),
     "figure in no folder": ((*ATTACK, "--method", "idlg", "--figure", "no/a.png"), "--figure is 'no/a.png'"),
     "label without picture": ((*ATTACK, "--method", "idlg", "--label", 1), "--label is 1"),
     "picture without label": ((*ATTACK, "--method", "idlg", "--image", "a.png"), "--label is missing"),

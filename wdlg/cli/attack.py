@@ -44,6 +44,12 @@ NOT_FOR = {
 """Options that do not apply to a method, and why."""
 
 dataset_option = option("--dataset", metavar="NAME", required=True, help="Data set; see `wdlg data list`.")
+own_dataset_option = option(
+    "--dataset",
+    metavar="NAME|FILE.npz",
+    required=True,
+    help="Data set, see `wdlg data list`; or a sample file of your own.",
+)
 defence_option = option(
     "--defence",
     metavar="NAME,SETTING=VALUE",
@@ -53,7 +59,7 @@ defence_option = option(
 
 
 @click.command()
-@dataset_option
+@own_dataset_option
 @option("--index", type=int, metavar="I", help="Which image of the data set, from 0.  [default: 0]")
 @option(
     "--method",
@@ -87,6 +93,7 @@ defence_option = option(
 )
 @defence_option
 @option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
+@option("--save", metavar="OUT.png", help="Save the recovered image alone, pixel for pixel.")
 @option("--device", metavar="cpu|cuda", default="cpu", help="Where the attack computes.")
 @data_dir_option
 @json_option
@@ -102,6 +109,7 @@ def attack(
     first_loss: float | None,
     defence: str | None,
     figure: str | None,
+    save: str | None,
     device: str,
     data_dir: str | None,
     as_json: bool,
@@ -120,17 +128,9 @@ def attack(
 
     against = _defence(defence)
     chosen = _method(method, evaluations, learning_rate, first_loss)
-    target = None if figure is None else _writable_png(figure)
+    target, alone = _targets(figure, save)
     computes_on = require_device("--device", device)
-    if image is None:
-        if label is not None:
-            raise InputError(f"--label is {label}, but is allowed only together with --image.")
-        sample = data.load(dataset, data_dir)
-        position = require_count("--index", 0 if index is None else index, at_least=0, below=len(sample))
-    else:
-        if index is not None:
-            raise InputError(f"--index is {index}, but must be left out when --image is given.")
-        sample, position = _own_picture(dataset, image, label), 0
+    sample, position = _private(dataset, index, image, label, data_dir)
     cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position, defence=against))
     observation = cases.observation()
     start = Start(observation, cases.dummy_images, cases.dummy_labels).to(computes_on)
@@ -159,12 +159,16 @@ def attack(
         click.echo(json_text(result))
     else:
         _tell(result, chosen.name, "your picture" if image else f"image {position}", sample.class_names)
+    if alone is not None:
+        data.write_image(outcome.images[0].permute(1, 2, 0).numpy(), alone)
+        if not as_json:
+            click.echo(f"  image      {alone}")
     if target is not None:
-        from wdlg.figures import save, single_attack
+        from wdlg import figures
 
         paired = _paired(cases, chosen.name, outcome)
         begins = None if method == "exact" else cases.dummy_images.numpy()
-        save(single_attack(paired, chosen.name, start=begins), target)
+        figures.save(figures.single_attack(paired, chosen.name, start=begins), target)
         if not as_json:
             click.echo(f"  figure     {target}")
 
@@ -308,6 +312,22 @@ def _defence(text: str | None) -> Any:
         raise InputError(f"--defence {text!r}: {error}") from None
 
 
+def _private(
+    dataset: str, index: int | None, image: str | None, label: int | None, data_dir: str | None
+) -> tuple[Any, int]:
+    """The sample that has the private image, and which of its images that is."""
+    from wdlg import data
+
+    if image is not None:
+        if index is not None:
+            raise InputError(f"--index is {index}, but must be left out when --image is given.")
+        return _own_picture(dataset, image, label), 0
+    if label is not None:
+        raise InputError(f"--label is {label}, but is allowed only together with --image.")
+    sample = data.read_sample(dataset) if dataset.endswith(".npz") else data.load(dataset, data_dir)
+    return sample, require_count("--index", 0 if index is None else index, at_least=0, below=len(sample))
+
+
 def _own_picture(dataset: str, image: str, label: int | None) -> Any:
     """A sample of the user's one picture, with the catalogue's classes of that data set."""
     import numpy as np
@@ -329,13 +349,22 @@ def _own_picture(dataset: str, image: str, label: int | None) -> Any:
     )
 
 
-def _writable_png(figure: str) -> Path:
-    """The path of the figure, checked before the work starts."""
-    path = Path(figure)
+def _targets(figure: str | None, save: str | None) -> tuple[Path | None, Path | None]:
+    """Where the figure and the recovered image go."""
+    target = None if figure is None else _writable_png("--figure", figure)
+    alone = None if save is None else _writable_png("--save", save)
+    if target is not None and alone is not None and target.resolve() == alone.resolve():
+        raise InputError(f"--save is {save!r}, as --figure is, but must be another file.")
+    return target, alone
+
+
+def _writable_png(option: str, name: str) -> Path:
+    """The path of a picture, checked before the work starts."""
+    path = Path(name)
     if path.suffix.lower() != ".png" or path.is_dir():
-        raise InputError(f"--figure is {figure!r}, but must be a file that ends in .png.")
+        raise InputError(f"{option} is {name!r}, but must be a file that ends in .png.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--figure is {figure!r}, but its folder must exist and be writable.")
+        raise InputError(f"{option} is {name!r}, but its folder must exist and be writable.")
     return path
 
 

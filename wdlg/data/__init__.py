@@ -2,7 +2,7 @@
 
 from wdlg.data.catalogue import CATALOGUE, EMBEDDED, FETCHED, PAPER, DataSet
 from wdlg.data.fetch import fetch
-from wdlg.data.images import read_image
+from wdlg.data.images import read_image, write_image
 from wdlg.data.samples import Sample, data_dir, is_present, load, read_sample, write_sample
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "load",
     "read_image",
     "read_sample",
+    "write_image",
     "write_sample",
 ]

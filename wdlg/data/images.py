@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -68,6 +70,33 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
                 f"image {path} is no picture that can be read, but must be one of {', '.join(FORMATS)}."
             ) from None
     return np.asarray(converted, dtype=np.uint8).reshape(shape)
+
+
+def write_image(image: np.ndarray, path: str | Path) -> None:
+    """Write a picture as PNG, whole or not at all, with as many pixels as it has.
+
+    Args:
+        image: (height, width, 1 or 3), values from 0 to 1; what is beyond is cut off, and black where it is
+            not a number.
+        path: of the file; one of that name is replaced.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    values = np.round(255 * np.clip(np.nan_to_num(image, posinf=1.0, neginf=0.0), 0, 1)).astype(np.uint8)
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(file, format="PNG")
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise InputError(f"image {path} could not be written ({error.strerror or error}).") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _upright(path: str | Path, file: BinaryIO, size: tuple[int, int]) -> Image.Image:
