@@ -1,10 +1,11 @@
-"""Whether an audit foretells what an attack does: ``python -m benchmarks audited``.
+"""Whether an audit foretells what an attack does: ``python -m benchmarks.audited``.
 
-Small networks of seven kinds, each untrained, trained a little and trained on handwritten digits; eight images
-of each. Written down before it ran: the prediction is the share of the image's directions that can be told to
-within 0.1 at relative noise 1e-6, about ten times the rounding of single precision; the outcome is whether
-Levenberg-Marquardt recovers the image (MSE below 0.01) from the better of two starts, by its own loss. How well
-the one foretells the other is the area under the ROC curve over all pairs of network and image, to be 0.9.
+Small networks of seven kinds, each untrained, trained a little and trained on handwritten digits; eight
+images of each. Written down before it ran: the prediction is the share of the image's directions that can be
+told to within 0.1 at relative noise 1e-6, about ten times the rounding of single precision; the outcome is
+whether Levenberg-Marquardt recovers the image (MSE below 0.01) from the better of two starts, by its own
+loss. How well the one foretells the other is the area under the ROC curve over all pairs of network and
+image, to be 0.9.
 """
 
 from __future__ import annotations

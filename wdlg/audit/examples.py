@@ -1,7 +1,8 @@
-"""Small classifiers of several kinds, to try an audit on and to compare what it foretells with what attacks do.
+"""Small classifiers of several kinds, to try an audit on, and to compare what it foretells with attacks.
 
-Each is a function of the image's shape and the number of classes; without arguments it is one for MNIST, as in
-``wdlg audit --model wdlg.audit.examples:pooled --image-shape 1,28,28 --dataset mnist``. Weights are torch's own.
+Each is a function of the image's shape and the number of classes; without arguments it is one for MNIST, as
+in ``wdlg audit --model wdlg.audit.examples:pooled --image-shape 1,28,28 --dataset mnist``. Weights are
+torch's own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Shape = tuple[int, int, int]
 
 
 def _lenet(activation: type[nn.Module], shape: Shape, classes: int) -> nn.Module:
-    """The papers' network: three convolutions of stride 2, 2 and 1 with twelve filters, and a linear layer."""
+    """The papers' network: convolutions of stride 2, 2 and 1 with twelve filters, and a linear layer."""
     channels, height, width = shape
     layers: list[nn.Module] = []
     for stride in (2, 2, 1):
