@@ -72,7 +72,7 @@ def test_a_gradient_that_fits_no_label_is_undecided():
 
 
 def test_of_three_classes_an_unknown_scale_tells_nothing():
-    """Two entries of a target are equal at some scale for every label, and often one label alone is possible."""
+    """Two entries of a target are equal at some scale for every label; one alone may be possible."""
     for seed in range(20):
         gradient, parameters = sent(seed, classes=3)
         assert soft_labels(gradient, parameters, scale=None).labels.tolist() == [UNDECIDED]

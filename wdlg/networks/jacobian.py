@@ -97,7 +97,7 @@ def mean_normal_matrix(network: Network, parameters: Parameters, images: Tensor,
 
     >>> network = LeNet((1, 8, 8), 10)
     >>> weights = network.initial_parameters(generator=torch.Generator().manual_seed(0))
-    >>> mean_normal_matrix(network, weights, torch.full((1, 2, 1, 8, 8), 0.5), torch.eye(10)[[[3, 4]]]).shape
+    >>> mean_normal_matrix(network, weights, torch.full((1, 2, 1, 8, 8), 0.5), torch.eye(10)[None, 3:5]).shape
     torch.Size([128, 128])
     """
     require_fitting_batches(network, parameters, images, target)
