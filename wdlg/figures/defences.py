@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def share_by_strength(
             _points(axes, rows, strength, look, str(name), linestyle=look.style)
             for one in rows[rows["defence"] == "none"]["success"]:
                 axes.axhline(one.value, color=look.color, linestyle=":", linewidth=1)
-            told.append(f"{name} on {title} {_first_and_last(rows, strength)}")
+            told.append(f"{_word(name)} on {title} {_first_and_last(rows, strength)}")
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(-0.03, 1.04))
         if log:
             axes.set_xscale("log")
@@ -71,7 +71,7 @@ def share_by_strength(
             look = ATTACKERS.get(str(name), OTHER)
             open_ones = {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.9}
             _points(found[0], rows, strength, look, f"{name}, {title}", **open_ones)
-            told.append(f"{name} on {title} {_first_and_last(rows, strength)}")
+            told.append(f"{_word(name)} on {title} {_first_and_last(rows, strength)}")
     if few:
         found[0].set_title(f"{found[0].get_title()}; open markers: {listed(few)}")
     legend_below(figure, 2)
@@ -108,6 +108,11 @@ def _points(axes: Axes, rows: pd.DataFrame, strength: str, look: Look, name: str
     )
 
 
+def _word(name: Hashable) -> str:
+    """The name of a rule or defence as a word."""
+    return str(name).replace("_", " ")
+
+
 def _first_and_last(rows: pd.DataFrame, strength: str) -> str:
     """Shares without a defence, and at the least and the largest strength, in words."""
     curve = rows[rows[strength].notna()].sort_values(strength)
@@ -141,7 +146,7 @@ def protection_by_price(tables: Mapping[str, pd.DataFrame]) -> Picture:
             drawn: dict[str, Any] = {"color": look.color, "linestyle": "none", "marker": look.marker}
             if number:
                 drawn |= {"markerfacecolor": "white"}
-            said = str(name).replace("_", " ")
+            said = _word(name)
             shares.errorbar(
                 points["relative_error"],
                 value,

@@ -68,7 +68,7 @@ def rule_accuracy(table: pd.DataFrame) -> Picture:
     told = [
         f"{activation} "
         + listed(
-            f"{percent(one.value, 1)} by {rule}"
+            f"{percent(one.value, 1)} by {str(rule).replace('_', ' ')}"
             for rule, one in zip(rows["rule"], rows["share"], strict=True)
         )
         for activation, rows in table.groupby("activation", sort=False)
