@@ -18,8 +18,8 @@ from wdlg.networks import LeNet
 from wdlg.sharing.defences import (
     ClippedNoise,
     LaplaceNoise,
-    NoOutputBias,
     Noise,
+    NoOutputBias,
     Pruning,
     Quantisation,
     Rounding,
@@ -81,8 +81,8 @@ def spread(defence):
 def test_errors_have_the_size_that_the_attacker_expects(defence):
     """In the root mean square over all entries that are not tiny, in units of what is expected of each."""
     away = torch.cat([(true / size)[true != 0].flatten() for size, true in spread(defence)])
-    # A Laplace distribution's squares scatter most. Entries of a parameter are not spread evenly over a unit of
-    # quantisation, and a relative rounding error is up to twice as large at the upper end of a power of two.
+    # Entries of a parameter are not spread evenly over a unit of quantisation, and a relative rounding error is
+    # up to twice as large at the upper end of a power of two.
     low, high = (0.9, 1.1) if isinstance(defence, Noise | LaplaceNoise) else (0.4, 1.6)
     assert low < away.square().mean().sqrt() < high
 
@@ -103,14 +103,23 @@ def test_a_bias_that_was_not_sent_has_no_weight():
 
 @pytest.mark.parametrize(
     ("defence", "with_prior"),
-    [(ClippedNoise(0.1, 0.01), True), (LaplaceNoise(0.1), False), (Quantisation(5), True), (Noise(0.1), False)],
+    [
+        (ClippedNoise(0.1, 0.01), True),
+        (LaplaceNoise(0.1), False),
+        (Quantisation(5), True),
+        (Noise(0.1), False),
+    ],
 )
 def test_slope_and_matrix_are_those_of_autograd(defence, with_prior):
     """At a point that is not the private image; of Laplace's, ``sum w r²/2`` with its weights held still."""
     seen, image = observed(defence)
     prior = NormalPrior.of(torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
     search = _Search(MostLikely(defence, prior if with_prior else None), seen, LABEL)
-    x = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(2))).flatten().double()
+    x = (
+        (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(2)))
+        .flatten()
+        .double()
+    )
     module = NETWORK.as_module(seen.parameters).double()
 
     def sent(x):
@@ -229,7 +238,10 @@ def test_it_is_an_attack_like_others():
         (lambda: MostLikely(Noise(0.1), steps=0), "^steps is 0, but must be a whole number, at least 1"),
         (lambda: MostLikely(Noise(0.1), starts=-1), "^starts is -1"),
         (lambda: MostLikely(Noise(0.1), label_rule="joint"), "^label_rule is joint"),
-        (lambda: error(Noise(0.1), known=lambda gradient, _: gradient), "^defence is .*whose errors are known"),
+        (
+            lambda: error(Noise(0.1), known=lambda gradient, _: gradient),
+            "^defence is .*whose errors are known",
+        ),
         (
             lambda: error(Noise(0.1), prior=NormalPrior(torch.zeros(1, 2, 2), torch.eye(4))),
             r"^prior is of images \(1, 2, 2\), but the network takes \(1, 8, 8\)",

@@ -16,8 +16,8 @@ from wdlg.sharing import defences
 from wdlg.sharing.defences import (
     ClippedNoise,
     LaplaceNoise,
-    NoOutputBias,
     Noise,
+    NoOutputBias,
     Pruning,
     Quantisation,
     Rounding,
@@ -99,7 +99,9 @@ def test_laplace_noise_has_the_size_of_normal_noise_and_laplaces_distribution():
     assert abs(z.square().mean().item() - 2) < 5 * (20 / count) ** 0.5
     for bound in (0.1, 1.0, 5.0):
         share = -torch.expm1(torch.tensor(-bound)).item()
-        assert abs((z.abs() < bound).double().mean().item() - share) < 5 * (share * (1 - share) / count) ** 0.5
+        assert (
+            abs((z.abs() < bound).double().mean().item() - share) < 5 * (share * (1 - share) / count) ** 0.5
+        )
 
 
 def test_without_the_output_bias_all_else_is_sent_as_it_is():

@@ -1,20 +1,21 @@
 """What a defence costs and buys: the accuracy of networks that are trained under it, and what still leaks.
 
 For each entry of :data:`OFFERS` and each seed one network is trained (:mod:`wdlg.training`), and tested on
-images that were not trained on. One message of a participant whose image belongs to neither is then attacked twice: as
-it is sent by the untrained and by the trained network. The attacker knows defence and label. Who sees only a
-sum is taken to know all messages in it but one, as differential privacy does.
+images that were not trained on. One message of a participant whose image belongs to neither is then attacked
+twice: as it is sent by the untrained and by the trained network. The attacker knows defence and label. Who
+sees only a sum is taken to know all messages in it but one, as differential privacy does.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -26,6 +27,7 @@ from wdlg.attacks.most_likely import MostLikely, with_bias
 from wdlg.attacks.most_probable import NormalPrior
 from wdlg.data import Sample
 from wdlg.errors import InputError
+from wdlg.evaluation import recovered
 from wdlg.limits import RANK_TOLERANCE, epsilon, limits
 from wdlg.networks import LeNet, Network, Parameters
 from wdlg.networks.jacobian import derivatives, inner_products
@@ -196,6 +198,71 @@ def measure(sample: Sample, name: str, seed: int, *, attacked: bool = True) -> d
             found = leak(training, network, weights, *private, prior=prior, stream=stream)
             row["leaks"].append({"moment": moment, **found})
     return row | {"seconds": time.perf_counter() - started}
+
+
+FAMILIES = (
+    *("none", "noise", "laplace_noise", "clipped_noise", "dp_sgd", "pruning", "rounding", "quantisation"),
+    *("no_output_bias", "local_steps", "batch", "secure_sum"),
+)
+"""What stands before the settings in the name of an offer."""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What participants can decide by: a line for each data set and offer.
+
+    Columns: dataset, offer, family; accuracy, the mean over seeds, with lowest and highest, and seeds;
+    epsilon (NaN where there is none); then of attacks: messages; recovered, how many had a picture with
+    success; untrained and trained, the median MSE of the better picture of each message, with and without
+    prior; leak, the smaller of these two; bound, the median over the messages of that network; directions,
+    the median share of directions that are known; variance, of the prior. NaN where nothing was attacked.
+
+    Args:
+        rows: of :func:`measure`, also as JSON holds them, with None for NaN.
+    """
+    found = []
+    names = {(row["dataset"], row["offer"]): None for row in rows}
+    for dataset, offer in names:
+        some = [row for row in rows if (row["dataset"], row["offer"]) == (dataset, offer)]
+        accuracies = [row["accuracy"] for row in some]
+        leaks = [leak for row in some for leak in row["leaks"]]
+        line: dict[str, Any] = {
+            "dataset": dataset,
+            "offer": offer,
+            "family": offer.partition(",")[0],
+            "accuracy": float(np.mean(accuracies)),
+            "lowest": min(accuracies),
+            "highest": max(accuracies),
+            "seeds": len(some),
+            "epsilon": _number(some[0]["epsilon"]),
+            "messages": len(leaks),
+            "recovered": sum(bool(recovered(_best(leak))) for leak in leaks),
+            "bound": math.nan,
+            "directions": math.nan,
+        }
+        of_moment = {
+            moment: [leak for leak in leaks if leak["moment"] == moment]
+            for moment in ("untrained", "trained")
+        }
+        for moment, those in of_moment.items():
+            line[moment] = float(np.median([_best(leak) for leak in those])) if those else math.nan
+        line["leak"] = min(line["untrained"], line["trained"])
+        worst = of_moment["untrained" if line["leak"] == line["untrained"] else "trained"]
+        if worst:
+            line["bound"] = float(np.median([_number(leak["bound"], math.inf) for leak in worst]))
+            known = [leak["directions"] / leak["pixels"] for leak in worst if leak["directions"] >= 0]
+            line["directions"] = float(np.median(known)) if known else math.nan
+            line["variance"] = worst[0]["variance"]
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def _best(leak: Mapping[str, Any]) -> float:
+    """MSE of the better picture."""
+    return float(np.nanmin([_number(leak[one]) for one in ("likely", "probable")] or [math.nan]))
+
+
+def _number(value: float | None, missing: float = math.nan) -> float:
+    return missing if value is None else value
 
 
 def leak(
