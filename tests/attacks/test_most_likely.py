@@ -81,7 +81,7 @@ def spread(defence):
 def test_errors_have_the_size_that_the_attacker_expects(defence):
     """In the root mean square over all entries that are not tiny, in units of what is expected of each."""
     away = torch.cat([(true / size)[true != 0].flatten() for size, true in spread(defence)])
-    # Entries of a parameter are not spread evenly over a unit of quantisation, and a relative rounding error is
+    # Entries of a parameter are not spread evenly over a unit of quantisation; a relative rounding error is
     # up to twice as large at the upper end of a power of two.
     low, high = (0.9, 1.1) if isinstance(defence, Noise | LaplaceNoise) else (0.4, 1.6)
     assert low < away.square().mean().sqrt() < high

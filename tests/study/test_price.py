@@ -161,3 +161,5 @@ def test_what_json_cannot_hold_is_read_as_missing():
     assert (line["leak"], line["recovered"], line["bound"]) == (0.002, 1, math.inf)
     assert math.isnan(line["epsilon"])
     assert math.isnan(line["directions"])
+    [line] = price.table([row | {"offer": "pruning,share=0.5"}]).to_dict("records")
+    assert math.isnan(line["bound"])

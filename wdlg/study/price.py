@@ -206,6 +206,9 @@ FAMILIES = (
 )
 """What stands before the settings in the name of an offer."""
 
+NOISY = ("noise", "laplace_noise", "clipped_noise", "dp_sgd")
+"""Those of them that have a bound; where JSON has none, no unbiased estimate exists."""
+
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """What participants can decide by: a line for each data set and offer.
@@ -248,7 +251,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         line["leak"] = min(line["untrained"], line["trained"])
         worst = of_moment["untrained" if line["leak"] == line["untrained"] else "trained"]
         if worst:
-            line["bound"] = float(np.median([_number(leak["bound"], math.inf) for leak in worst]))
+            none = math.inf if line["family"] in NOISY else math.nan
+            line["bound"] = float(np.median([_number(leak["bound"], none) for leak in worst]))
             known = [leak["directions"] / leak["pixels"] for leak in worst if leak["directions"] >= 0]
             line["directions"] = float(np.median(known)) if known else math.nan
             line["variance"] = worst[0]["variance"]
