@@ -54,7 +54,7 @@ lint: $(READY) ## Check style, types, and that notebooks carry no outputs
 lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet '.[book,cluster,test]'
+	.venv-lock/bin/python -m pip install --quiet '.[book,cluster,private,test]'
 	{ grep '^#' requirements.lock; .venv-lock/bin/python -m pip freeze --exclude wdlg \
 	  | grep -vi '^nvidia-\|^cuda-\|^triton' | sed 's/+cpu$$//' | sort -f; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

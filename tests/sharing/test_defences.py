@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, gamma, norm
 from torch.nn.functional import one_hot
 
 from wdlg import data, losses
@@ -13,7 +13,16 @@ from wdlg.errors import InputError
 from wdlg.losses import euclidean
 from wdlg.networks import LeNet
 from wdlg.sharing import defences
-from wdlg.sharing.defences import ClippedNoise, Noise, Pruning, Quantisation, Rounding, Unprotected
+from wdlg.sharing.defences import (
+    ClippedNoise,
+    LaplaceNoise,
+    Noise,
+    NoOutputBias,
+    Pruning,
+    Quantisation,
+    Rounding,
+    Unprotected,
+)
 from wdlg.study import Design, compare_rules, draw
 from wdlg.study.records import record
 from wdlg.updates import Gradient, from_tensors
@@ -21,12 +30,14 @@ from wdlg.updates.output_layer import Dense
 
 ALL = (
     Noise(0.1),
+    LaplaceNoise(0.1),
     ClippedNoise(clip=0.5, multiplier=0.01),
     Pruning(0.7),
     Rounding("float16"),
     Rounding("bfloat16"),
     Quantisation(),
     Quantisation(4, stochastic=True),
+    NoOutputBias(),
 )
 each_defence = pytest.mark.parametrize("defence", ALL, ids=defences.title)
 
@@ -72,6 +83,34 @@ def test_the_level_of_the_noise_is_the_relative_error_of_what_is_sent():
     # The norm of n normal numbers has a relative standard deviation of 1 / sqrt(2 n).
     entries = flat(exact).shape[1]
     assert torch.allclose(price, torch.tensor(0.03).double(), rtol=6 / (2 * entries) ** 0.5)
+
+
+def test_laplace_noise_has_the_size_of_normal_noise_and_laplaces_distribution():
+    """With the scale 1, |z| is exponential: mean 1, and its square has the mean 2."""
+    exact = shared(40)
+    sent = LaplaceNoise(0.25)(exact, streams(40))
+    entries = flat(exact).shape[1]
+    scale = 0.25 * flat(exact).norm(dim=1, keepdim=True) / (2 * entries) ** 0.5
+    z = (flat(sent) - flat(exact)) / scale
+    count = z.numel()
+    low, high = gamma.ppf([0.5e-6, 1 - 0.5e-6], count)
+    assert low < z.abs().sum().item() < high
+    assert abs(z.mean().item()) < 5 * (2 / count) ** 0.5
+    assert abs(z.square().mean().item() - 2) < 5 * (20 / count) ** 0.5
+    for bound in (0.1, 1.0, 5.0):
+        share = -torch.expm1(torch.tensor(-bound)).item()
+        assert (
+            abs((z.abs() < bound).double().mean().item() - share) < 5 * (share * (1 - share) / count) ** 0.5
+        )
+
+
+def test_without_the_output_bias_all_else_is_sent_as_it_is():
+    exact = shared(3, torch.float32)
+    sent = NoOutputBias()(exact)
+    *others, bias = sent.tensors()
+    assert not bias.any()
+    for ours, true in zip(others, exact.tensors(), strict=False):
+        assert torch.equal(ours, true)
 
 
 def test_clipping_shortens_to_the_bound_and_leaves_shorter_gradients_alone():
@@ -203,6 +242,7 @@ def test_the_price_is_the_distance_and_the_angle_of_the_written_out_gradients():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: LaplaceNoise(float("inf")), "^level is inf, but must be a finite number, 0 or above"),
         (lambda: Noise(-0.1), "^level is -0.1, but must be a finite number, 0 or above"),
         (lambda: ClippedNoise(0.0, 1.0), "^clip is 0.0, but must be a finite number above 0"),
         (lambda: ClippedNoise(1.0, float("nan")), "^multiplier is nan"),

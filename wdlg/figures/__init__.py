@@ -27,6 +27,7 @@ from wdlg.figures.labels import bias_gradient, missed_labels, rule_accuracy, sat
 from wdlg.figures.look import LOOKS, NOT_MEASURED, Picture, save
 from wdlg.figures.method import method_diagram
 from wdlg.figures.page_attack import PageAttack
+from wdlg.figures.price import accuracy_by_leak
 from wdlg.figures.runs import convergence, learning_rates, mse_against_loss, success_curves
 from wdlg.figures.slider import Frame, Slider, plan_slider, recovery_slider
 from wdlg.figures.speed import speed_goals, speed_limits, speed_scaling
@@ -40,6 +41,7 @@ __all__ = [
     "PageAttack",
     "Picture",
     "Slider",
+    "accuracy_by_leak",
     "beside_gradients",
     "bias_gradient",
     "cards",

@@ -80,6 +80,42 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class LaplaceNoise:
+    """``g + z`` with independent z from the Laplace distribution, as long as that of :class:`Noise`.
+
+    Its scale is ``level |g| / sqrt(2 n)`` for n entries, so that ``E|z|² = level² |g|²`` again. Most entries
+    have less noise than normal noise of that size would put on them, and few have far more: whoever knows it
+    sees twice as much (:mod:`wdlg.attacks.most_likely`).
+
+    Args:
+        level: size of the noise relative to the gradient, 0 or above.
+
+    Raises:
+        InputError: level is not a finite number, 0 or above.
+    """
+
+    level: float
+
+    def __post_init__(self) -> None:
+        require_not_negative("level", self.level)
+
+    def __call__(self, gradient: Gradient, generators: Generators = ()) -> Gradient:
+        """What is sent; ``generators`` has one entry for each attack."""
+        tensors = gradient.tensors()
+        entries = sum(tensor[0].numel() for tensor in tensors)
+        scale = (self.level / (2 * entries) ** 0.5 * norm(gradient))[:, None, None]
+        drawn = _draw(torch.rand, tensors, generators)
+        # The inverse of its distribution function; rand may be 0, whose logarithm is not finite.
+        return _sent(
+            [
+                tensor
+                - scale * u.sign() * torch.log1p(-(2 * u.abs()).clamp_max(1 - torch.finfo(u.dtype).eps))
+                for tensor, u in zip(tensors, (one - 0.5 for one in drawn), strict=True)
+            ]
+        )
+
+
+@dataclass(frozen=True)
 class ClippedNoise:
     """``g min(1, C / |g|) + z``, z normal with standard deviation ``multiplier C``: one example of DP-SGD.
 
@@ -206,15 +242,30 @@ class Quantisation:
         return (tensor / unit + shift).floor().clamp(-most, most) * unit
 
 
+@dataclass(frozen=True)
+class NoOutputBias:
+    """The gradient of the output layer's bias is zero, as that of a network without one.
+
+    The rules that read label and features off the bias have nothing to read.
+    """
+
+    def __call__(self, gradient: Gradient, generators: Generators = ()) -> Gradient:  # noqa: ARG002
+        """What is sent."""
+        *others, bias = gradient.tensors()
+        return _sent([*others, torch.zeros_like(bias)])
+
+
 DEFENCES = Registry(
     "DEFENCES",
     {
         "none": Unprotected,
         "noise": Noise,
+        "laplace_noise": LaplaceNoise,
         "clipped_noise": ClippedNoise,
         "pruning": Pruning,
         "rounding": Rounding,
         "quantisation": Quantisation,
+        "no_output_bias": NoOutputBias,
     },
 )
 """Defences by the names that study files and the command line give them."""
