@@ -36,7 +36,7 @@ faults: $(READY) ## Kill, fill and corrupt studies at 50 random moments (some te
 	@$(BIN)/python -m pytest -n 0 -s -m faults tests/study/test_faults.py
 
 browser: $(READY) ## Look at the built pages in a browser (after make book; needs a Chromium)
-	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/book/test_browser.py
+	@WDLG_BROWSER=required $(BIN)/python -m pytest -m browser tests/book/test_browser.py $(BROWSER)
 
 bench: $(READY) ## Measure the engine side by side with the plain way (about a quarter of an hour, on an idle machine)
 	@env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks
