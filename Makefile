@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed-from-lock
 
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book slides pdf links test launched cluster faults browser lint bench lock clean
+.PHONY: help book slides pdf links test launched cluster federated faults browser lint bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -31,6 +31,15 @@ launched: $(READY) ## Execute every notebook as launched: outside the repository
 
 cluster: $(READY) ## Run studies on local Dask clusters and kill workers, runners and a scheduler (some two minutes)
 	@$(BIN)/python -m pytest -n 0 -s -m cluster tests/study/test_cluster.py $(CLUSTER)
+
+federated: .venv-federated/.installed-from-lock ## Attack a round of Flower, in an environment of its own (some 20 seconds once that is there)
+	@.venv-federated/bin/python -m benchmarks.federated --check
+
+.venv-federated/.installed-from-lock: requirements-federated.lock pyproject.toml
+	$(PYTHON) -m venv .venv-federated
+	.venv-federated/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-federated.lock
+	.venv-federated/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
 
 faults: $(READY) ## Kill, fill and corrupt studies at 50 random moments (some ten minutes)
 	@$(BIN)/python -m pytest -n 0 -s -m faults tests/study/test_faults.py

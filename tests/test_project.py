@@ -30,9 +30,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def locked():
-    """Version by name of requirements.lock."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def locked(name="requirements.lock"):
+    """Version by name of a lock."""
+    lines = (ROOT / name).read_text().splitlines()
     pins = [line for line in lines if line.strip() and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in pins), "only NAME==VERSION lines"
     pairs = [line.split("==") for line in pins]
@@ -42,8 +42,9 @@ def locked():
 
 
 def requirements():
-    """Every requirement of pyproject.toml, with those of its optional parts."""
-    optional = [line for group in PROJECT["optional-dependencies"].values() for line in group]
+    """Every requirement of pyproject.toml, with those of its optional parts but the one with its own lock."""
+    groups = PROJECT["optional-dependencies"]
+    optional = [line for name, group in groups.items() if name != "federated" for line in group]
     return [Requirement(line) for line in [*PROJECT["dependencies"], *optional]]
 
 
@@ -88,6 +89,17 @@ def test_the_lock_is_closed_and_holds_nothing_else():
             if wanted and not further.name.startswith(("nvidia-", "cuda-", "triton")):
                 waiting.append(further)
     assert set(versions) == {name for name, _ in needed}
+
+
+def test_what_flower_shares_with_the_book_has_the_same_version_but_for_two():
+    """Flower wants an older packaging, and a newer certifi."""
+    ours, theirs = locked(), locked("requirements-federated.lock")
+    different = {name for name in set(ours) & set(theirs) if ours[name] != theirs[name]}
+    assert different == {"packaging", "certifi"}
+    needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["federated"]]
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(theirs[canonicalize_name(requirement.name)])
+    assert "flwr" not in ours
 
 
 def test_this_environment_has_the_locked_versions():

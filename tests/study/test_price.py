@@ -61,6 +61,18 @@ def test_the_name_of_an_offer_is_its_defence():
     assert price.OFFERS["local_steps,steps=5"].sharing == FedAvg(0.1, 5)
 
 
+def test_a_rate_is_that_of_the_data_set_and_local_steps_are_as_long_as_one():
+    assert price.training_of("none", "digits") == Training()
+    assert price.training_of("none", "fashion_mnist") == Training(rate=0.1)
+    assert price.training_of("local_steps,steps=5", "fashion_mnist").sharing == FedAvg(0.02, 5)
+
+
+def test_a_training_that_diverges_guesses(digits, monkeypatch):
+    monkeypatch.setitem(price.OFFERS, "none", Training(SecureSum(1e308, 1e3), epochs=1))
+    row = price.measure(digits, "none", 0, attacked=False)
+    assert row["accuracy"] == 0.1
+
+
 def test_epsilons_are_those_of_the_mechanism_that_who_sees_the_messages_meets():
     count = 800
     central, said = price.epsilon_of(Training(SecureSum(1.0, 2.0)), count)
