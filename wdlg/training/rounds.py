@@ -1,10 +1,10 @@
 """Federated training of one network, round by round, with what each participant sends changed by a defence.
 
 In every round each participant takes part with the same probability, independently of all others (a Poisson
-lot; Abadi et al. 2016). Who does sends one message, made by a rule of :mod:`wdlg.sharing`, and changed by a
-defence. The server adds all messages up, divides by the number of participants that it *expects*, and
-moves the weights by the learning rate times that. The divisor is fixed, since DP-SGD needs it: the number
-who came is private, too.
+lot; Abadi et al. 2016). Who does sends one message, made by a rule of :mod:`wdlg.sharing.federated`, and
+changed by a defence. The server adds all messages up, divides by the number of participants that it
+*expects*, and moves the weights by the learning rate times that. The divisor is fixed, since DP-SGD needs it:
+the number who came is private, too.
 
 With :class:`SecureSum` the server does not see the messages but their sum. With a clipping norm and noise on
 the sum this is DP-SGD.
@@ -35,7 +35,7 @@ class SecureSum:
 
     Secure aggregation (Bonawitz et al. 2017) lets participants mask their messages so that the masks cancel
     in the sum; each adds its part of the noise. With both settings it is DP-SGD (Abadi et al. 2016,
-    Algorithm 1), and :func:`wdlg.training.privacy_loss` has its epsilon.
+    Algorithm 1), and :func:`wdlg.training.accounting.privacy_loss` has its epsilon.
 
     Args:
         clip: C, the largest norm of a message, above 0; infinite for none.
