@@ -1,10 +1,10 @@
 """Federated training of one network, round by round, with what each participant sends changed by a defence.
 
 In every round each participant takes part with the same probability, independently of all others (a Poisson
-lot; Abadi et al. 2016). Who does sends one message, made by a rule of ``wdlg.sharing``, and changed by a
-defence. The server adds all messages up, divides by the number of participants that it *expects*, and
-moves the weights by the learning rate times that. The divisor is fixed, since DP-SGD needs it: the number
-who came is private, too.
+lot; Abadi et al. 2016). Who does sends one message, made by a rule of :mod:`wdlg.sharing.federated`, and
+changed by a defence. The server adds all messages up, divides by the number of participants that it
+*expects*, and moves the weights by the learning rate times that. The divisor is fixed, since DP-SGD needs it:
+the number who came is private, too.
 
 With :class:`SecureSum` the server does not see the messages but their sum. With a clipping norm and noise on
 the sum this is DP-SGD.
