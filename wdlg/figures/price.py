@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from wdlg.evaluation import SUCCESS, SUCCESS_TITLE
 from wdlg.figures.defences import DEFENDERS
-from wdlg.figures.look import OTHER, Look, Picture, empty, legend_below
+from wdlg.figures.look import OTHER, Look, Picture, empty, legend_below, panels
 
 LOOKS = {
     **DEFENDERS,
@@ -43,7 +42,7 @@ LABEL, GAP = 4.0, 0.055
 """Where epsilons are written, and the least distance of two in accuracy."""
 
 
-def accuracy_by_leak(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def accuracy_by_leak(tables: Mapping[str, pd.DataFrame]) -> Picture:
     """Accuracy of networks trained under a defence against the MSE of the best picture from a message.
 
     A point for each strength of a defence, with the range over its networks. Right is hidden, left is seen;
@@ -59,9 +58,8 @@ def accuracy_by_leak(tables: Mapping[str, pd.DataFrame]) -> Figure:
     shown = {title: table for title, table in shown.items() if len(table)}
     if not shown:
         return empty()
-    figure = Picture(figsize=(1.2 + 5.2 * len(shown), 5.0))
-    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axes, (title, lines) in zip(panels, shown.items(), strict=True):
+    figure, places = panels(len(shown), across=1, height=4.4, more=1.2)
+    for axes, (title, lines) in zip(places, shown.items(), strict=True):
         table = lines.assign(place=_places(lines["leak"]))
         for family, rows in table.groupby("family", sort=False):
             look = LOOKS.get(str(family), OTHER)
@@ -93,12 +91,27 @@ def accuracy_by_leak(tables: Mapping[str, pd.DataFrame]) -> Figure:
             xticks=[1e-8, 1e-6, 1e-4, 1e-2, 1],
             xlabel="MSE of the best picture",
             ylim=(0, 1.03),
+            ylabel="accuracy on held-out images",
         )
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.text(SUCCESS / 1.3, 0.03, SUCCESS_TITLE, ha="right", fontsize=8, color=OTHER.color)
-    panels[0].set_ylabel("accuracy on held-out images")
-    legend_below(figure, columns=3 if len(shown) == 1 else 6)
+    legend_below(figure, columns=2)
+    figure.told = " ".join(_told(title, table) for title, table in shown.items())
     return figure
+
+
+def _told(title: str, table: pd.DataFrame) -> str:
+    """What a panel shows, in a sentence."""
+    hidden = table[table["leak"] >= SUCCESS]
+    found = f"On {title}, of {len(table)} settings of defences, images are recovered under "
+    if not len(hidden):
+        return f"{found}all."
+    best = hidden.sort_values("accuracy").iloc[-1]
+    name = NAMES.get(str(best["family"]), str(best["family"]).replace("_", " "))
+    return (
+        f"{found}{len(table) - len(hidden)}; of those that hide them the most accurate is {name}, with "
+        f"{100 * best['accuracy']:.0f} %."
+    )
 
 
 def _places(leaks: pd.Series) -> pd.Series:
