@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wdlg.attacks.base import Reconstruction, Status
@@ -71,6 +70,8 @@ def matched(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     >>> torch.equal(found, images), error.tolist()
     (True, [[0.0, 0.0, 0.0]])
     """
+    from scipy.optimize import linear_sum_assignment  # slow to load, and of no use for one image
+
     require_tensor("truth", truth, ("B", "N", "C", "H", "W"))
     require_tensor("images", images, tuple(truth.shape))
     rows, errors = [], []
