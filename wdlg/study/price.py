@@ -1,9 +1,9 @@
 """What a defence costs and buys: the accuracy of networks that are trained under it, and what still leaks.
 
 For each entry of :data:`OFFERS` and each seed one network is trained (:mod:`wdlg.training.rounds`), and
-tested on images that were not trained on. One message of a participant whose image belongs to neither is
-then attacked twice: as it is sent by the untrained and by the trained network. The attacker knows defence
-and label. Who sees only a sum is taken to know all messages in it but one, as differential privacy does.
+tested on images that were not trained on. One message of a participant whose image belongs to neither is then
+attacked twice: as it is sent by the untrained and by the trained network. The attacker knows defence and
+label. Who sees only a sum is taken to know all messages in it but one, as differential privacy does.
 """
 
 from __future__ import annotations
