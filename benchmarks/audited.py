@@ -25,7 +25,6 @@ from wdlg import audit, data
 from wdlg.attacks import Observation, attack
 from wdlg.attacks.labels import Known
 from wdlg.audit.examples import EXAMPLES
-from wdlg.audit.message import require_private
 from wdlg.audit.run import levenberg_marquardt
 from wdlg.errors import InputError
 from wdlg.evaluation import matched, recovered
@@ -82,7 +81,7 @@ def row(
     system: audit.System, image: Tensor, label: Tensor, name: str, stage: str, right: float, place: int
 ) -> dict[str, Any]:
     """What is foretold of an image, and what an attack makes of it."""
-    private = require_private(system, image, label)
+    private = audit.private(system, image, label)
     message = audit.made(system, private, FedSGD())
     began = time.perf_counter()
     try:

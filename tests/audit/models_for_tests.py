@@ -1,9 +1,14 @@
-"""Small models of each kind that an audit meets."""
+"""Small models of each kind that an audit meets, their digits, and what a training loop makes of them."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+import wdlg
+from wdlg import audit
+from wdlg.sharing.federated import FedSGD
 
 
 def lenet() -> nn.Sequential:
@@ -63,3 +68,40 @@ class Random(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Other scores each time."""
         return self.layer(images.flatten(1) + torch.randn(1))
+
+
+def digits(system, *indices):
+    """Private images of the embedded data set; labels wrap round at the model's classes."""
+    sample = wdlg.data.load("digits")
+    places = list(indices)
+    labels = torch.tensor(sample.labels[places]) % system.classes
+    return audit.private(system, sample.tensor(places), labels)
+
+
+def of(model, *indices, **settings):
+    """A system, private images and the message of them."""
+    torch.manual_seed(0)
+    system = audit.system(model, (1, 8, 8), **settings)
+    private = digits(system, *(indices or (3,)))
+    return system, private, audit.made(system, private, FedSGD())
+
+
+def gradients(model, private, loss=F.cross_entropy, *, change=lambda images: images):
+    """By name, as a training loop has them."""
+    model.zero_grad()
+    loss(model.eval()(change(private.images)), private.labels).backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+def assert_sent(system, message, expected):
+    """The message holds these gradients."""
+    for name, tensor in zip(system.names, message.gradient.tensors(), strict=False):
+        assert torch.allclose(tensor.flatten(), expected[name].flatten(), atol=1e-6), name
+
+
+def ordered(parts):
+    """As an audit takes them."""
+    system, private, message = parts
+    return system, message, private

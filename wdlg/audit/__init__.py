@@ -1,8 +1,9 @@
 """An audit of somebody's own model: what its messages give away of the images that it learns from."""
 
 from wdlg.audit.bounds import Layer, Leak, leak
-from wdlg.audit.message import Message, Private, made, read
+from wdlg.audit.message import Message, Private, made, private
 from wdlg.audit.models import System, load, system
+from wdlg.audit.received import read
 from wdlg.audit.run import Attempt, Audit, audit
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "leak",
     "load",
     "made",
+    "private",
     "read",
     "system",
 ]

@@ -13,6 +13,7 @@ from wdlg import compiled
 from wdlg.audit.estimate import Spectrum, spectrum
 from wdlg.audit.message import Message, Private, batch, one_hot
 from wdlg.audit.models import System
+from wdlg.errors import InputError
 from wdlg.limits import MOST_PIXELS, RANK_TOLERANCE, Limits
 from wdlg.networks.base import Parameters
 from wdlg.networks.jacobian import derivatives, load_forward_mode
@@ -56,7 +57,7 @@ class Leak:
         size: norm of what was sent.
         limits: of all that was sent; None where the model or the images are too large for it.
         layers: of each layer by itself, in the model's order; none where there are no limits.
-        spectrum: in the place of limits, an estimate.
+        spectrum: in the place of limits, what random directions say of it.
     """
 
     pixels: int
@@ -68,7 +69,7 @@ class Leak:
 
     @property
     def rank(self) -> int | None:
-        """Directions of the image in the message; None where that is only estimated by noise level."""
+        """Directions of the image in the message; None where that is unknown."""
         return None if self.limits is None else self.limits.rank
 
     def deviation(self, level: float) -> float:
@@ -84,10 +85,11 @@ class Leak:
             told = self.limits.directions(level, accuracy)
             return told, told
         assert self.spectrum is not None
-        return self.spectrum.above((self.deviation(level) / accuracy) ** 2)
+        least = RANK_TOLERANCE**2 * float(self.spectrum.nodes.max())
+        return self.spectrum.above(max((self.deviation(level) / accuracy) ** 2, least))
 
     def bound(self, level: float) -> float | None:
-        """The least mean squared error of an unbiased estimate; None where only an estimate was made."""
+        """The least mean squared error of an unbiased estimate; None without limits."""
         return None if self.limits is None else self.limits.bound(level)
 
 
@@ -95,7 +97,7 @@ def leak(system: System, message: Message, private: Private, *, seed: int = 0) -
     """What a message gives away of the private images that it is of.
 
     In full where the images have at most ``wdlg.limits.MOST_PIXELS`` values together and the Jacobian
-    ``MOST_NUMBERS`` entries, by an estimate with its error otherwise.
+    ``MOST_NUMBERS`` entries, between bounds otherwise (:mod:`wdlg.audit.estimate`).
 
     Args:
         system, message, private: what is audited.
@@ -107,6 +109,10 @@ def leak(system: System, message: Message, private: Private, *, seed: int = 0) -
     pixels = private.images.numel()
     if is_large(system, private):
         estimate = _estimated(system, message, private, seed)
+        if not message.size or not float(estimate.nodes.max()):
+            raise InputError(
+                "image has a gradient that is zero or does not depend on it, but must have one that does."
+            )
         return Leak(pixels, message.entries, message.size, None, (), estimate)
     doubles = system.parameters.in_precision(torch.float64)
     with torch.no_grad(), compiled.one_blas_thread():
@@ -117,7 +123,7 @@ def leak(system: System, message: Message, private: Private, *, seed: int = 0) -
 
 
 def is_large(system: System, private: Private) -> bool:
-    """Whether the Jacobian is too large to be held, so that its spectrum is only estimated."""
+    """Whether the Jacobian is too large to be held, so that its spectrum is only bounded."""
     pixels = private.images.numel()
     held = sum(math.prod(shape) for shape in system.network.parameter_shapes)
     return pixels > MOST_PIXELS or pixels * held > MOST_NUMBERS
@@ -180,8 +186,8 @@ def _layer_of(name: str) -> str:
 
 
 def _estimated(system: System, message: Message, private: Private, seed: int) -> Spectrum:
-    """The spectrum of ``JᵀJ`` from its products with random directions, in the model's own precision."""
-    parameters = system.parameters
+    """The spectrum of ``JᵀJ`` from its products with random directions."""
+    parameters = system.parameters.in_precision(torch.float64)  # single leaves noise of small eigenvalues
     like = parameters.tensors[0]
     images, target = batch(private, like), one_hot(system, private, like)
 
@@ -196,6 +202,6 @@ def _estimated(system: System, message: Message, private: Private, seed: int) ->
     def product(direction: Tensor) -> Tensor:
         change = jvp(sent, (at,), (direction.to(at),))[1]
         found: Tensor = back(change)[0]
-        return found.detach().double()
+        return found.detach()
 
     return spectrum(product, len(at), seed=seed)

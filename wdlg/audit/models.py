@@ -7,6 +7,7 @@ score, as for two classes, gets the score 0 of the other class beside it.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -128,8 +129,9 @@ def load(
         InputError: the factory cannot be imported or makes no module, the weights do not fit it, or the model
             cannot be audited.
     """
-    torch.manual_seed(seed)
-    made = _made(source)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = _made(source)
     if weights is not None:
         _load_weights(made, weights)
     return system(made, image_shape, title=source, mode=mode, mean=mean, deviation=deviation)
@@ -144,12 +146,18 @@ def system(
     mean: tuple[float, ...] | None = None,
     deviation: tuple[float, ...] | None = None,
 ) -> System:
-    """A model at hand as it is audited; arguments and errors as of :func:`load`."""
+    """A model at hand as it is audited; arguments and errors as of :func:`load`. Audited is a copy."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {told(model)}, but must be a torch.nn.Module.")
     require_choice("mode", mode, MODES)
     shape = require_image_shape(image_shape)
     module_checks.require_readable_weights(model)
+    try:
+        model = copy.deepcopy(model)
+    except Exception as error:  # whatever the module holds decides what a copy may raise
+        raise InputError(
+            f"model cannot be copied ({module_checks.first_line(error)}), but must be."
+        ) from None
     for name, tensor in model.named_parameters():
         if not torch.isfinite(tensor).all():
             raise InputError(f"model has a weight {name} that is NaN or infinite, but all must be finite.")
@@ -306,8 +314,7 @@ def _scores(
     except Exception as error:  # whatever the model does
         raise InputError(
             f"model does not take images of shape {(2, *shape)} ({module_checks.first_line(error)}), but "
-            "must "
-            "take those of --image-shape."
+            "must take those of --image-shape."
         ) from None
     finally:
         if last is not None:

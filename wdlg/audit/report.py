@@ -220,7 +220,8 @@ def as_text(audit: Audit) -> str:
         )
     lines += [f"  not run    {sentence}" for sentence in audit.left_out]
     for row in found["defences"]:
-        lines.append(f"  defence    {row['name']}: MSE {', '.join(map(_number, row['mse']))} by LM")
+        attack, error = row["attacks"][0]["attack"], ", ".join(map(_number, row["mse"]))
+        lines.append(f"  defence    {row['name']}: MSE {error}, attack: {attack}")
     lines += [f"  note       {note}" for note in audit.message.notes]
     lines.append(f"  {found['verdict']}")
     return "\n".join(lines)
@@ -407,7 +408,7 @@ def _pictures(audit: Audit) -> list[dict[str, str]]:
             shown.append(
                 {
                     "source": _picture(best.images[place]),
-                    "text": f"LM{number} after {defended.name}: MSE {_number(best.mse[place])}",
+                    "text": f"{best.attack}{number} after {defended.name}: MSE {_number(best.mse[place])}",
                 }
             )
     return shown

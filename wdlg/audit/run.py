@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from wdlg.attacks.base import Attack, Observation, Status
 from wdlg.attacks.exact import Exact
 from wdlg.attacks.label_counts import label_counts
 from wdlg.attacks.labels import UNDECIDED, BiasMin, Known, LabelRule, row_sum
+from wdlg.attacks.most_likely import MostLikely
 from wdlg.attacks.optimised import LM_STOP_LOSS, Optimised
 from wdlg.attacks.run import attack
 from wdlg.audit.bounds import Leak, is_large, leak
@@ -101,7 +102,7 @@ class Defended:
         name: of the defence with its settings.
         relative_error: of what is sent.
         label_leaked: whether the labels are read right after it.
-        attempts: of the best attack.
+        attempts: of the attack that :func:`adaptive` chooses.
         bound: least MSE of an unbiased estimate, where the defence is noise; else None.
     """
 
@@ -129,7 +130,6 @@ class Audit:
     seed: int
     seconds: float
     weights_digest: str
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def best(self) -> Attempt | None:
@@ -234,15 +234,13 @@ def read_labels(system: System, message: Message, private: Private) -> tuple[Lab
         read = tuple(row_sum(message.gradient.hidden[len(system.names) - 1]).tolist())
         note = (
             "The output layer has no bias: read as the row of its weights' gradient with the least sum, "
-            "which "
-            "is right where the features before it add up to something positive."
+            "which is right where the features before it add up to something positive."
         )
         if UNDECIDED not in read:
             return Labels("row_sum", read, true, note), Known(read)
     note = (
         "No rule applies: the model does not end in a linear layer whose gradient is sent. The attacks are "
-        "told "
-        "the labels."
+        "told the labels."
     )
     return Labels("none", (), true, note), told
 
@@ -291,6 +289,15 @@ def levenberg_marquardt(message: Message, private: Private, rule: LabelRule) -> 
     )
 
 
+def adaptive(system: System, message: Message, private: Private, defence: Defence, rule: LabelRule) -> Attack:
+    """The attack of somebody who knows the defence, where that can be computed; else one who does not."""
+    if is_large(system, private):
+        return first_order(message, rule, EVALUATIONS)
+    if not message.complete:
+        return levenberg_marquardt(message, private, rule)
+    return MostLikely(defence, starts=0, label_rule=rule)
+
+
 def _attempt(
     system: System,
     message: Message,
@@ -333,11 +340,7 @@ def _defended(
     changed = message.defended(defence, seed)
     labels, rule = read_labels(system, changed, private)
     name = title(defence)
-    method = (
-        first_order(changed, rule, EVALUATIONS)
-        if is_large(system, private)
-        else levenberg_marquardt(changed, private, rule)
-    )
+    method = adaptive(system, changed, private, message.as_applied(defence), rule)
     attempts = tuple(
         _attempt(system, changed, private, method, seed, start, defence=name) for start in range(starts)
     )

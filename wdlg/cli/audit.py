@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -192,14 +193,13 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(require_finite(float(part)) for part in text.split(","))
+        return tuple(_finite(float(part)) for part in text.split(","))
     except ValueError:
         raise InputError(f"{name} is {text!r}, but must be numbers with commas between them.") from None
 
 
-def require_finite(value: float) -> float:
-    """The number, unless it is NaN or infinite."""
-    if value - value != 0:
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
         raise ValueError
     return value
 
@@ -247,7 +247,7 @@ def _private(
     """The private images that the options name."""
     import torch
 
-    from wdlg.audit.message import require_private
+    from wdlg.audit import private
 
     if (dataset is None) == (images is None):
         raise InputError("private images must be named by --dataset or by --images, one of the two.")
@@ -270,7 +270,7 @@ def _private(
             f"--dataset {dataset} has images of shape {came}, but --image-shape is "
             f"{channels},{height},{width}."
         )
-    return require_private(system, sample.tensor(chosen), torch.tensor(sample.labels[chosen]))
+    return private(system, sample.tensor(chosen), torch.tensor(sample.labels[chosen]))
 
 
 def _pictures(system: System, where: Path, label: tuple[int, ...]) -> Private:
@@ -279,7 +279,7 @@ def _pictures(system: System, where: Path, label: tuple[int, ...]) -> Private:
     import torch
 
     from wdlg import data
-    from wdlg.audit.message import require_private
+    from wdlg.audit import private
 
     channels, height, width = system.network.image_shape
     if channels not in (1, 3):
@@ -304,9 +304,7 @@ def _pictures(system: System, where: Path, label: tuple[int, ...]) -> Private:
             "order of their names."
         )
     read = np.stack([data.read_image(file, (height, width, channels)) for file in files])
-    return require_private(
-        system, torch.from_numpy(read).permute(0, 3, 1, 2).float() / 255, torch.tensor(labels)
-    )
+    return private(system, torch.from_numpy(read).permute(0, 3, 1, 2).float() / 255, torch.tensor(labels))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -326,7 +324,7 @@ def _message(
 ) -> Message:
     from wdlg.audit import made, read
     from wdlg.audit.files import read_tensors
-    from wdlg.audit.message import digest_of
+    from wdlg.audit.received import digest_of
 
     if gradient is None:
         return made(system, private, sharing)

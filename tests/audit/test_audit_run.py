@@ -1,0 +1,116 @@
+"""An audit recovers what its bounds say can be recovered, and tells it alike in all its forms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import models_for_tests as models
+import numpy as np
+import pytest
+import torch
+from models_for_tests import digits, of, ordered
+
+import wdlg
+from wdlg import audit
+from wdlg.audit.report import as_object, as_page, as_text, write_page
+from wdlg.audit.run import _attempt, adaptive, levenberg_marquardt, read_labels
+from wdlg.errors import InputError
+from wdlg.sharing.defences import Noise, Pruning
+from wdlg.sharing.federated import FedSGD
+
+
+def test_an_audit_recovers_what_its_bound_says_can_be_recovered_and_nothing_else():
+    whole = audit.audit(*ordered(of(models.lenet())), defences=[Noise(0.01), Pruning(0.5)], evaluations=50)
+    assert whole.leak.rank == 64
+    assert whole.labels.leaked
+    assert {one.attack for one in whole.attempts} == {"closed form", "LM", "iDLG (L-BFGS)"}
+    assert max(next(one for one in whole.attempts if one.attack == "LM").mse) < 1e-9
+    assert max(next(one for one in whole.attempts if one.attack == "closed form").mse) < 1e-9
+    noisy, pruned = whole.defended
+    assert noisy.relative_error == pytest.approx(0.01, rel=0.1)
+    assert noisy.bound == pytest.approx(whole.leak.limits.bound(0.01))
+    assert 0.3 * noisy.bound < max(noisy.attempts[0].mse) < 3 * noisy.bound
+    assert pruned.bound is None
+
+    poor = audit.audit(*ordered(of(models.Pooled(width=2))), evaluations=50)
+    assert poor.leak.rank < 64
+    assert not any(one.succeeded for one in poor.attempts)
+    assert poor.labels.rule == "none"
+
+
+def test_two_images_are_recovered_together_and_matched():
+    system, private, message = of(models.lenet(), 3, 7)
+    found = audit.audit(system, message, private, evaluations=20)
+    best = found.best
+    assert best.attack == "LM"
+    assert max(best.mse) < 1e-6
+    assert np.allclose(best.images, private.images.numpy(), atol=1e-2)
+
+
+def test_repeated_labels_of_several_images_are_read_and_what_is_an_estimate_is_said():
+    sample = wdlg.data.load("digits")
+    places = [place for place, label in enumerate(sample.labels) if label == 5][:2]
+    torch.manual_seed(0)
+    system = audit.system(models.lenet(), (1, 8, 8))
+    private = digits(system, *places)
+    labels, rule = read_labels(system, audit.made(system, private, FedSGD()), private)
+    assert labels.read == labels.true == (5, 5)
+    assert rule.labels == (5, 5)
+    assert ("certain" in labels.note) or ("Certain" in labels.note)
+
+
+def test_a_label_is_read_without_a_bias_and_said_to_be_unreadable_where_no_rule_applies():
+    system, private, message = of(models.without_bias())
+    labels, _ = read_labels(system, message, private)
+    assert labels.rule == "row_sum"
+    assert labels.leaked
+    labels, _ = read_labels(*ordered(of(models.Pooled())))
+    assert labels.rule == "none"
+    assert not labels.leaked
+
+
+def test_the_page_needs_nothing_else_and_says_what_the_object_says(tmp_path):
+    system, private, message = of(models.lenet())
+    found = audit.audit(system, message, private, defences=[Noise(0.01)], evaluations=20)
+    told, page = as_object(found), as_page(found)
+    json.dumps(told)
+    for key in ("rank", "directions", "labels", "attacks", "bound", "versions", "seed"):
+        assert key in told
+    assert told["directions"] == {
+        f"{level:g}": found.leak.directions(level, 0.1)[0] for level in found.levels
+    }
+    assert "http" not in page
+    assert page.count("<img") == page.count('src="data:image/png;base64,') == page.count('alt="') > 4
+    assert told["verdict"] in page.replace("&#39;", "'")
+    assert told["verdict"] in as_text(found)
+    with pytest.raises(InputError, match="--report"):
+        write_page(found, tmp_path / "nowhere" / "leak.html")
+    write_page(found, tmp_path / "leak.html")
+    assert [one.name for one in tmp_path.iterdir()] == ["leak.html"]
+
+
+def test_who_knows_that_entries_were_pruned_does_better_than_who_does_not():
+    system, private, message = of(models.lenet())
+    pruned = message.defended(Pruning(0.5), seed=0)
+    _, rule = read_labels(system, pruned, private)
+    knowing, unknowing = (
+        max(_attempt(system, pruned, private, method, 0, 0).mse)
+        for method in (
+            adaptive(system, pruned, private, Pruning(0.5), rule),
+            levenberg_marquardt(pruned, private, rule),
+        )
+    )
+    assert knowing < 1e-6
+    assert knowing < unknowing / 100
+
+
+def test_the_study_of_predictions_says_what_the_page_says():
+    found = json.loads((Path(__file__).parents[2] / "benchmarks" / "audited.json").read_text())
+    rows = found["rows"]
+    text = (Path(__file__).parents[2] / "book" / "audit.md").read_text()
+    won = sum(row["recovered"] for row in rows)
+    assert f"{won} of {len(rows)}" in text
+    assert f"{found['networks']} networks" in text
+    assert f"area under the curve is {found['auc']:g}" in text
+    assert all(row["rank"] == 64 for row in rows)
