@@ -145,3 +145,20 @@ def test_without_noise_a_direction_that_is_not_in_the_message_is_not_counted(mon
     low, high = audit.leak(system, message, private).directions(0.0, 0.1)
     assert low <= exact.rank <= high
     assert low < 64
+
+
+def test_layers_have_the_entries_of_what_is_sent():
+    system, private, message = of(models.lenet())
+    found = audit.leak(system, message, private)
+    assert [layer.entries for layer in found.layers] == [12 * 26, 12 * 301, 10 * 193]
+    assert sum(layer.entries for layer in found.layers) == found.limits.entries
+
+
+def test_as_many_steps_as_directions_find_every_eigenvalue_once():
+    eigenvalues = torch.logspace(-3, 1, 40, dtype=torch.float64)
+    stream = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=stream, dtype=torch.float64))[0]
+    matrix = basis @ torch.diag(eigenvalues) @ basis.T
+    found = spectrum(lambda direction: matrix @ direction, 40, directions=2, steps=40)
+    for nodes in found.nodes:
+        assert torch.allclose(nodes.sort().values, eigenvalues, rtol=1e-6)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import models_for_tests as models
 import numpy as np
 import pytest
 import torch
-from models_for_tests import digits, of, ordered
+from models_for_tests import digits, gradients, of, ordered
 
 import wdlg
 from wdlg import audit
+from wdlg.audit.message import sharing_of
 from wdlg.audit.report import as_object, as_page, as_text, write_page
-from wdlg.audit.run import _attempt, adaptive, levenberg_marquardt, read_labels
+from wdlg.audit.run import Labels, _attempt, adaptive, levenberg_marquardt, read_labels
 from wdlg.errors import InputError
 from wdlg.sharing.defences import Noise, Pruning
 from wdlg.sharing.federated import FedSGD
@@ -114,3 +116,45 @@ def test_the_study_of_predictions_says_what_the_page_says():
     assert f"{found['networks']} networks" in text
     assert f"area under the curve is {found['auc']:g}" in text
     assert all(row["rank"] == 64 for row in rows)
+
+
+def test_images_come_back_from_a_part_of_the_layers():
+    model = models.lenet()
+    system, private, _ = of(model)
+    part = {name: one for name, one in gradients(model, private).items() if name.startswith(("0", "2"))}
+    message = audit.read(system, private, part, FedSGD(), partial=True)
+    found = audit.audit(system, message, private, evaluations=5)
+    assert found.leak.rank == 64
+    assert max(next(one for one in found.attempts if one.attack == "LM").mse) < 1e-6
+
+
+def test_several_starts_are_different_ones():
+    found = audit.audit(*ordered(of(models.Pooled(width=2))), evaluations=5, starts=2)
+    first, second = (one for one in found.attempts if one.attack.startswith("iDLG"))
+    assert (first.start, second.start) == (0, 1)
+    assert not np.allclose(first.images, second.images)
+
+
+def test_wrong_labels_and_a_single_recovery_of_two_are_no_success():
+    assert not Labels("bias_min", (1,), (2,), "").leaked
+    assert not Labels("bias_min", (), (2,), "").leaked
+    assert Labels("bias_min", (2,), (2,), "").leaked
+    images = np.zeros((2, 1, 2, 2))
+    assert not audit.Attempt("LM", 0, "stalled", 1, 0.0, (1e-9, 1.0), (90.0, 0.0), images).succeeded
+    assert audit.Attempt("LM", 0, "stalled", 1, 0.0, (1e-9, 1e-3), (90.0, 30.0), images).succeeded
+
+
+def test_the_attacker_of_several_steps_knows_more_and_a_failed_attack_is_no_protection():
+    system, private, _ = of(models.lenet())
+    sharing = sharing_of(system, 2, 0.1, 1)
+    found = audit.audit(system, audit.made(system, private, sharing), private, evaluations=5)
+    assert (as_object(found)["attacker"]["sok"], as_object(found)["message"]["local_steps"]) == ("C", 2)
+    one = audit.audit(*ordered(of(models.lenet())), evaluations=5)
+    assert as_object(one)["attacker"]["sok"] == "B"
+    warning = "no protection: the image follows"
+    assert warning not in as_text(one)
+    lost = replace(one, attempts=tuple(a for a in one.attempts if a.attack.startswith("iDLG")))
+    assert not lost.best.succeeded
+    assert warning in as_text(lost)
+    poor = audit.audit(*ordered(of(models.Pooled(width=2))), evaluations=5)
+    assert warning not in as_text(poor)

@@ -9,11 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from models_for_tests import assert_sent, gradients, of
+from torch import nn
 
 from wdlg import audit
 from wdlg.audit.message import one_hot
 from wdlg.errors import InputError
 from wdlg.sharing.defences import LaplaceNoise, Noise
+from wdlg.sharing.federated import FedSGD
 
 HERE = Path(__file__).parent / "models_for_tests.py"
 
@@ -128,3 +130,48 @@ def test_laplace_noise_has_its_level_relative_to_what_is_sent(make):
     assert sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5 / message.size == pytest.approx(
         0.2, rel=0.3
     )
+
+
+def test_one_score_of_a_linear_layer_is_a_class_against_zero_too():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    system, private, message = of(model, 4)
+    assert (system.one_score, system.classes, system.own_output) == (True, 2, False)
+    expected = gradients(
+        model, private, lambda scores, y: F.binary_cross_entropy_with_logits(scores[:, 0], y.float())
+    )
+    assert_sent(system, message, expected)
+
+
+class Twice(nn.Module):
+    """Uses its last layer twice, and gives what came first."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 5)
+
+    def forward(self, images):
+        first = self.layer(images.flatten(1))
+        return first + 0 * self.layer(2 * images.flatten(1)).sum() if self.training else self._kept(images)
+
+    def _kept(self, images):
+        first = self.layer(images.flatten(1))
+        self.layer(2 * images.flatten(1))
+        return first
+
+
+def test_a_last_layer_that_is_used_twice_is_not_read_as_the_output():
+    model = Twice()
+    system, private, message = of(model)
+    assert not system.own_output
+    assert_sent(system, message, gradients(model, private))
+
+
+@pytest.mark.parametrize("kind", [Noise, LaplaceNoise])
+def test_noise_on_a_part_of_a_message_has_its_level_relative_to_that_part(kind):
+    model = models.lenet()
+    system, private, _ = of(model)
+    part = {name: one for name, one in gradients(model, private).items() if name == "0.weight"}
+    message = audit.read(system, private, part, FedSGD(), partial=True)
+    noisy = message.defended(kind(0.2), seed=1)
+    (gap,) = [a - b for a, b in zip(noisy.parts(), message.parts(), strict=True)]
+    assert float(gap.norm()) / message.size == pytest.approx(0.2, rel=0.2)

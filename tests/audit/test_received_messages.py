@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from models_for_tests import gradients, of
+from models_for_tests import digits, gradients, of
 from torch import nn
 
 from wdlg import audit
@@ -232,3 +232,23 @@ def test_zeros_of_a_frozen_layer_are_left_out():
     model.requires_grad_(True)
     given |= {name: one for name, one in gradients(model, private).items() if not name.startswith("body.0")}
     assert audit.read(system, private, given, FedSGD()).sent == sent.sent
+
+
+def test_entries_that_were_left_out_are_no_other_scale():
+    """Of what is left of a gradient the best multiple is the square of the cosine."""
+    model = models.lenet()
+    system, private, _ = of(model)
+    stream = torch.Generator().manual_seed(0)
+    kept = {
+        name: one * (torch.rand(one.shape, generator=stream) < 0.4)
+        for name, one in gradients(model, private).items()
+    }
+    audit.read(system, private, kept, FedSGD())
+
+
+def test_a_frozen_layer_that_was_sent_is_read():
+    model = models.Pooled()
+    tensors = gradients(model, digits(audit.system(model, (1, 8, 8)), 3))
+    model.body[0].requires_grad_(False)
+    system, private, _ = of(model)
+    assert audit.read(system, private, tensors, FedSGD()).sent[:6] == (True,) * 6

@@ -24,6 +24,7 @@ from wdlg.errors import InputError, require_count, require_positive
 from wdlg.evaluation import matched, psnr, recovered
 from wdlg.optimizers import LevenbergMarquardt
 from wdlg.sharing.defences import Defence, Noise, relative_error, title
+from wdlg.sharing.federated import FedSGD
 
 LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Relative noise levels of the bounds, unless others are asked for."""
@@ -252,9 +253,10 @@ def _attacks(
     attacks: list[Attack] = []
     left_out: list[str] = []
     try:
-        if not (system.own_output and message.complete and len(private) == 1):
+        one = len(private) == 1 and message.sharing == FedSGD()
+        if not (one and system.own_output and message.complete):
             raise InputError(
-                "it needs one image, and the whole gradient of a model that ends in a linear layer."
+                "it needs the whole gradient of one image, of a model that ends in a linear layer with bias."
             )
         from wdlg.attacks.exact_stack import stack_of
 
