@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -153,6 +154,40 @@ def test_a_row_has_all_that_a_table_and_a_figure_take(digits, monkeypatch):
     [axes] = figure.axes
     assert any(text.get_text().startswith("ε") for text in axes.texts)
     assert not accuracy_by_leak({}).axes
+
+
+def test_a_data_set_in_one_line_counts_cheap_defences_and_those_that_hide():
+    lines = pd.DataFrame(
+        [
+            ("mnist", "none", 0.9, 0.0, 2),
+            ("mnist", "cheap and seen", 0.881, 0.0, 1),
+            ("mnist", "cheap and hidden", 0.95, 1.0, 0),
+            ("mnist", "dear", 0.88, 1.0, 0),
+            ("mnist", "useless", 0.5, 1.0, 0),
+            ("mnist", "not attacked", 0.9, math.nan, 0),
+        ],
+        columns=["dataset", "offer", "accuracy", "leak", "recovered"],
+    )
+    (row,) = price.by_dataset(lines).to_dict("records")
+    assert row == {
+        "dataset": "mnist", "accuracy": 0.9, "defences": 4, "cheap": 2, "cheap_seen": 1, "hiding": 2,
+    }  # fmt: skip
+
+
+def test_a_failed_attack_counts_and_a_message_that_was_not_attacked_does_not():
+    leak = {"moment": "trained", "relative_error": 0.0, "bound": None, "directions": 1, "variance": 0.1}
+    tried = [
+        {**leak, "pixels": 64, "likely": 1e-9, "probable": None},
+        {**leak, "pixels": 64, "likely": None, "probable": None},
+    ]
+    row = {"dataset": "digits", "offer": "none", "seed": 0, "accuracy": 0.5, "epsilon": None}
+    too_large = {**leak, "pixels": price.MOST_PIXELS + 1, "likely": None, "probable": None}
+    (line,) = price.table([{**row, "leaks": [*tried, too_large]}]).to_dict("records")
+    assert (line["messages"], line["recovered"]) == (2, 1)
+    assert line["trained"] == math.inf  # the median of a success and a failure
+    (line,) = price.table([{**row, "leaks": [too_large]}]).to_dict("records")
+    assert line["messages"] == 0
+    assert math.isnan(line["leak"])
 
 
 def test_what_json_cannot_hold_is_read_as_missing():

@@ -239,7 +239,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """What participants can decide by: a line for each data set and offer.
 
     Columns: dataset, offer, family; accuracy, the mean over seeds, with lowest and highest, and seeds;
-    epsilon (NaN where there is none); then of attacks: messages; recovered, how many had a picture with
+    epsilon (NaN where there is none); then of attacks: messages that were attacked; recovered, how many had a picture with
     success; untrained and trained, the median MSE of the better picture of each message, with and without
     prior; leak, the smaller of these two; bound, the median over the messages of that network; directions,
     the median share of directions that are known; variance, of the prior. NaN where nothing was attacked.
@@ -252,7 +252,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for dataset, offer in names:
         some = [row for row in rows if (row["dataset"], row["offer"]) == (dataset, offer)]
         accuracies = [row["accuracy"] for row in some]
-        leaks = [leak for row in some for leak in row["leaks"]]
+        leaks = [leak for row in some for leak in row["leaks"] if leak["pixels"] <= MOST_PIXELS]
         line: dict[str, Any] = {
             "dataset": dataset,
             "offer": offer,
@@ -286,9 +286,35 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+CHEAP, USEFUL = 0.02, 0.5
+"""A defence is cheap if it costs less than this accuracy, and a network useful if it is right more often."""
+
+
+def by_dataset(lines: pd.DataFrame) -> pd.DataFrame:
+    """How many defences are cheap, how many of these gave an image away, and how many hide and stay useful.
+
+    Args:
+        lines: of :func:`table`, with one for the offer "none" of each data set.
+
+    Returns:
+        A row for each data set: dataset, accuracy without a defence, defences that were attacked, cheap,
+        cheap_seen (of these, with at least one image recovered), hiding (none recovered, and useful).
+    """
+    found = []
+    for dataset, some in lines.groupby("dataset", sort=False):
+        plain = float(some.loc[some["offer"] == "none", "accuracy"].iloc[0])
+        tried = some[some["leak"].notna() & (some["offer"] != "none")]
+        cheap = tried[tried["accuracy"] > plain - CHEAP]
+        hiding = tried[(tried["recovered"] == 0) & (tried["accuracy"] > USEFUL)]
+        found.append(
+            (dataset, plain, len(tried), len(cheap), int((cheap["recovered"] > 0).sum()), len(hiding))
+        )
+    return pd.DataFrame(found, columns=["dataset", "accuracy", "defences", "cheap", "cheap_seen", "hiding"])
+
+
 def _best(leak: Mapping[str, Any]) -> float:
-    """MSE of the better picture."""
-    return float(np.nanmin([_number(leak[one]) for one in ("likely", "probable")] or [math.nan]))
+    """MSE of the better picture; infinite where no attack brought one."""
+    return min(_number(leak[one], math.inf) for one in ("likely", "probable"))
 
 
 def _number(value: float | None, missing: float = math.nan) -> float:
