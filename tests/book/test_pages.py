@@ -1,5 +1,8 @@
 """What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import nbformat
 import numpy as np
 import pandas as pd
@@ -11,6 +14,8 @@ from small_study import CONTENT
 from wdlg import project
 from wdlg.book import pages
 from wdlg.errors import InputError
+from wdlg.study.specification import load as load_study
+from wdlg.study.store import Store
 
 
 def test_a_missing_data_set_is_reported_and_the_rest_goes_on(tmp_path, capsys):
@@ -50,6 +55,31 @@ def test_a_page_computes_what_is_missing_once(small, tmp_path, capsys):
     capsys.readouterr()
     pages.study(file, store)
     assert capsys.readouterr().out == f"{pages.MISSING} svhn has no records in the study {planned.name}.\n"
+
+
+def test_a_page_waits_for_the_page_that_computes_in_the_same_store(small, tmp_path):
+    file, store = small
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with Store(store).taken(load_study(file)):
+            held.set()
+            over.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            other = pool.submit(hold)
+            assert held.wait(60)
+            page = pool.submit(
+                pages.study, file, store, parts=["labels"], compute=True, data_dir=str(tmp_path)
+            )
+            with pytest.raises(TimeoutError):
+                page.result(timeout=1)
+        finally:
+            over.set()
+        planned, stored = page.result(timeout=120)
+        other.result()
+    assert len(stored.read_all(planned.part("labels"))) > 0
 
 
 def test_a_study_without_records_says_what_to_run(small):

@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,6 +153,34 @@ def test_a_run_signs_the_store_clears_what_was_half_written_and_leaves_all_else(
         assert (store.folder / LABEL).read_bytes() == label
     with pytest.raises(InputError, match="^--store is .*the store of the study 'small' and not of 'another'"):
         store.require_of(small_study(name="another"))
+
+
+def test_who_has_patience_gets_the_store_when_the_other_run_gives_it_back(store):
+    order = []
+
+    def wait():
+        with store.taken(STUDY, patience=60):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.taken(STUDY):
+            second = pool.submit(wait)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=3 * stores.PAUSE)
+            order.append("first")
+        second.result(timeout=30)
+    assert order == ["first", "second"]
+
+
+def test_patience_ends(store):
+    with store.taken(STUDY):
+        started = time.monotonic()
+        with (
+            pytest.raises(InputError, match="^--store is .*another run is computing there"),
+            store.taken(STUDY, patience=2 * stores.PAUSE),
+        ):
+            pass
+        assert time.monotonic() - started >= 2 * stores.PAUSE
 
 
 def as_schema_1(store, cell):

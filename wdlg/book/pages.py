@@ -34,6 +34,9 @@ from wdlg.verdicts.ledger import gain_table
 MISSING = "MISSING:"
 """Starts a line about a data set without a sample file; the build repeats such lines in its log."""
 
+PATIENCE = 1800.0
+"""Seconds that a notebook waits for another one that computes in the same store: a build executes several."""
+
 _WORDS = (
     *("part", "dataset", "method", "optimizer", "status", "activation", "rule", "defence"),
     *("architecture", "initial", "dtype"),
@@ -126,7 +129,9 @@ def study(
     stored = Store(folder)
     if compute:
         known = [part for part in parts if planned.part(part)]
-        remarks = run(planned, stored, parts=known, data_dir=data_dir) if known or not parts else []
+        remarks = []
+        if known or not parts:
+            remarks = run(planned, stored, parts=known, data_dir=data_dir, patience=PATIENCE)
     elif not folder.is_dir():
         raise InputError(
             f"store is {str(folder)!r}, but must be a folder of records: run `wdlg study run {file}`."

@@ -239,10 +239,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """What participants can decide by: a line for each data set and offer.
 
     Columns: dataset, offer, family; accuracy, the mean over seeds, with lowest and highest, and seeds;
-    epsilon (NaN where there is none); then of attacks: messages that were attacked; recovered, how many had a picture with
-    success; untrained and trained, the median MSE of the better picture of each message, with and without
-    prior; leak, the smaller of these two; bound, the median over the messages of that network; directions,
-    the median share of directions that are known; variance, of the prior. NaN where nothing was attacked.
+    epsilon (NaN where there is none); then of attacks: messages that were attacked; recovered, how many had a
+    picture with success; untrained and trained, the median MSE of the better picture of each message, with
+    and without prior; leak, the smaller of these two; bound, the median over the messages of that network;
+    directions, the median share of directions that are known; variance, of the prior. NaN where nothing was
+    attacked.
 
     Args:
         rows: of :func:`measure`, also as JSON holds them, with None for NaN.

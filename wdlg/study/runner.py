@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from wdlg import data
 from wdlg.compiled import one_blas_thread
-from wdlg.errors import InputError, require_count
+from wdlg.errors import InputError, require_count, require_not_negative
 from wdlg.evaluation import recovered
 from wdlg.study.cases import Cases, draw
 from wdlg.study.executors import LostError, Workers, do_all
@@ -47,6 +47,7 @@ def run(
     processes: int | None = None,
     executor: Executor | Workers | None = None,
     workers_write: bool = True,
+    patience: float = 0.0,
     progress: bool = False,
 ) -> list[str]:
     """Compute what is missing. Files that are no good records of the study are set aside first.
@@ -67,6 +68,7 @@ def run(
         workers_write: whoever computes a cell stores it, so that a finished one is safe whatever becomes of
             this process. False where a worker does not see the store's folder: then its records come back,
             and are stored here.
+        patience: how many seconds to wait for another run that computes in this store.
         progress: show a bar with the success so far.
 
     Returns:
@@ -74,7 +76,7 @@ def run(
 
     Raises:
         InputError: unknown part; a sample file that cannot be read; an executor that is none; or the store is
-            another study's, is in use by another run, or cannot be written to.
+            another study's, is in use by another run for longer than patience, or cannot be written to.
         LostError: some cells lost every worker that began them; all others are stored.
         KeyboardInterrupt: stopped by the user; all finished cells are stored.
     """
@@ -82,12 +84,13 @@ def run(
         if not study.part(name):
             known = sorted({cell.part for cell in study.cells})
             raise InputError(f"--part is {name!r}, but must be one of {', '.join(known)}.")
+    require_not_negative("patience", patience)
     require_count("processes", processes := (os.cpu_count() or 1) if processes is None else processes)
     cells = [cell for cell in study.cells if not parts or cell.part in parts]
     folder = data.data_dir(data_dir).absolute()
     # Before the store is touched: a sample file that cannot be read is no reason to set a record aside.
     absent = _absent({cell.dataset for cell in cells}, folder)
-    with store.taken(study) as there:
+    with store.taken(study, patience) as there:
         remarks, left = _clear(store, study, cells)
         remarks += [f"{name} is missing: its cells are left out (wdlg data fetch {name})." for name in absent]
         _compute_all(

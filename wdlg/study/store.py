@@ -14,6 +14,7 @@ import os
 import platform
 import secrets
 import subprocess
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,9 @@ METADATA_KEY = b"wdlg"
 
 RUN = ".run-"
 """Beginning of the name of a file that is there while a run is, by which its workers know its store."""
+
+PAUSE = 0.2
+"""Seconds between two looks whether another run has given back the store."""
 
 NO_DIGEST = "the SHA-256 of this file with this text in its place".ljust(64, ".")
 """Stands where the digest will, while it is computed."""
@@ -266,8 +270,12 @@ class Store:
             )
 
     @contextmanager
-    def taken(self, study: Study) -> Iterator[Store]:
+    def taken(self, study: Study, patience: float = 0.0) -> Iterator[Store]:
         """Hold the store for one run, alone. What a run that was killed left half-written is deleted.
+
+        Args:
+            study: whose records it holds.
+            patience: how many seconds to wait for another run that holds it.
 
         Yields:
             The store for whoever computes for this run.
@@ -279,13 +287,18 @@ class Store:
         run = secrets.token_hex(8)
         with ExitStack() as held:
             with self._refused("written to"):
-                try:
-                    held.enter_context(self.files.held())
-                except InUseError:
-                    raise InputError(
-                        f"--store is {str(self.folder)!r}, but another run is computing there: wait for it, "
-                        "or stop it."
-                    ) from None
+                deadline = time.monotonic() + patience
+                while True:
+                    try:
+                        held.enter_context(self.files.held())
+                        break
+                    except InUseError:
+                        if time.monotonic() >= deadline:
+                            raise InputError(
+                                f"--store is {str(self.folder)!r}, but another run is computing there: wait "
+                                "for it, or stop it."
+                            ) from None
+                        time.sleep(PAUSE)
                 for path in self._files():
                     if _passes(path):
                         self.files.remove(path)
