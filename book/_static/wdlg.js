@@ -16,13 +16,19 @@ const reachScrolling = () =>
     }
   });
 
-// On a phone a table with whole sentences becomes a list of cards (wdlg.css): each cell says what its column is. A
-// table that is drawn in another way loses its meaning for screen readers, so its parts get their roles in words.
+// On a phone a table with whole sentences, or with many columns and few rows, becomes a list of cards (wdlg.css): each
+// cell says what its column is. A table that is drawn in another way loses its meaning for screen readers, so its parts
+// get their roles in words. Long tables of numbers stay as they are, and scroll: in cards nobody could compare rows.
 const SENTENCE = 80;
+const MANY_COLUMNS = 5;
+const FEW_ROWS = 12;
 const stack = (table) => {
   const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
   const cells = [...table.querySelectorAll("tbody td")];
-  if (titles.length < 3 || !cells.some((cell) => cell.textContent.length > SENTENCE)) return;
+  const sentences = titles.length > 2 && cells.some((cell) => cell.textContent.length > SENTENCE);
+  const wide = titles.length >= MANY_COLUMNS && table.querySelectorAll("tbody tr").length <= FEW_ROWS;
+  const plain = table.querySelectorAll("thead tr").length === 1 && !table.querySelector("[colspan], [rowspan]");
+  if (!plain || !(sentences || wide)) return;
   table.classList.add("wdlg-stacked");
   table.setAttribute("role", "table");
   table.querySelectorAll("thead, tbody").forEach((part) => part.setAttribute("role", "rowgroup"));
