@@ -20,7 +20,7 @@ const reachScrolling = () =>
 // cell says what its column is. A table that is drawn in another way loses its meaning for screen readers, so its parts
 // get their roles in words. Long tables of numbers stay as they are, and scroll: in cards nobody could compare rows.
 const SENTENCE = 80;
-const MANY_COLUMNS = 5;
+const MANY_COLUMNS = 6;
 const FEW_ROWS = 12;
 const stack = (table) => {
   const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
@@ -30,6 +30,7 @@ const stack = (table) => {
   const plain = table.querySelectorAll("thead tr").length === 1 && !table.querySelector("[colspan], [rowspan]");
   if (!plain || !(sentences || wide)) return;
   table.classList.add("wdlg-stacked");
+  if (!sentences) table.classList.add("wdlg-short");
   table.setAttribute("role", "table");
   table.querySelectorAll("thead, tbody").forEach((part) => part.setAttribute("role", "rowgroup"));
   table.querySelectorAll("tr").forEach((row) => row.setAttribute("role", "row"));
