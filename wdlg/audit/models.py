@@ -313,8 +313,8 @@ def _scores(
             found = probe(images)
     except Exception as error:  # whatever the model does
         raise InputError(
-            f"model does not take images of shape {(2, *shape)} ({module_checks.first_line(error)}), but "
-            "must take those of --image-shape."
+            f"model does not take images of shape {(2, *shape)}, but must "
+            f"({module_checks.first_line(error)})."
         ) from None
     finally:
         if last is not None:

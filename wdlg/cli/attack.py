@@ -71,6 +71,13 @@ defence_option = option(
 )
 @option("--image", metavar="FILE", help="Attack a picture of your own, of the data set's size.")
 @option("--label", type=int, metavar="L", help="The class of the picture given with --image.")
+@option(
+    "--model",
+    metavar="MODULE:FACTORY",
+    help="Attack a network of your own: package.module:factory or file.py:factory, called without arguments. "
+    "It must end in a linear layer with bias; `wdlg audit` takes any.  [default: the papers' LeNet]",
+)
+@option("--weights", metavar="FILE", help="State dict for --model (weights only: .pt, .safetensors, .npz).")
 @seed_option
 @option(
     "--evaluations",
@@ -103,6 +110,8 @@ def attack(
     method: str,
     image: str | None,
     label: int | None,
+    model: str | None,
+    weights: str | None,
     seed: int,
     evaluations: int | None,
     learning_rate: float | None,
@@ -124,14 +133,13 @@ def attack(
         from wdlg.attacks.run import reconstruct
         from wdlg.evaluation import mse, psnr, ssim
         from wdlg.sharing import defences
-        from wdlg.study.cases import Design, draw
 
     against = _defence(defence)
     chosen = _method(method, evaluations, learning_rate, first_loss)
     target, alone = _targets(figure, save)
     computes_on = require_device("--device", device)
     sample, position = _private(dataset, index, image, label, data_dir)
-    cases = draw(sample, Design(networks=1, images=1, seed=seed, first_image=position, defence=against))
+    cases = _cases(sample, position, model, weights, seed, against)
     observation = cases.observation()
     start = Start(observation, cases.dummy_images, cases.dummy_labels).to(computes_on)
     outcome = reconstruct(
@@ -143,6 +151,7 @@ def attack(
         "dataset": dataset,
         "index": None if image else position,
         "method": method,
+        **({} if model is None else {"model": model}),
         "label_true": cases.labels.item(),
         "label_recovered": outcome.labels.item(),
         "status": Status(int(outcome.status)).name.lower(),
@@ -201,6 +210,35 @@ def _method(
     return replace(
         with_settings(method, evaluations=evaluations, learning_rate=learning_rate), first_loss=first_loss
     )
+
+
+def _cases(
+    sample: Any, position: int, model: str | None, weights: str | None, seed: int, defence: Any
+) -> Cases:
+    """The one case: of a LeNet that the seed draws, or of the user's network."""
+    from wdlg.study.cases import Design, draw
+
+    if model is None:
+        if weights is not None:
+            raise InputError(f"--weights is {weights!r}, but is allowed only together with --model.")
+        return draw(sample, Design(networks=1, seed=seed, first_image=position, defence=defence))
+    from wdlg.audit.models import load
+
+    height, width, channels = sample.images.shape[1:]
+    system = load(model, (channels, height, width), weights=weights, seed=seed)
+    for fault, why in (
+        (not system.own_output, "end in a linear layer with bias, by which attacks read the label"),
+        (any(system.frozen), "train all its parameters, so that all are sent"),
+    ):
+        if fault:
+            raise InputError(f"--model is {model!r}, but must {why}: `wdlg audit` takes any model.")
+    labelled = int(sample.labels[position])
+    if labelled >= system.classes:
+        raise InputError(
+            f"--model is {model!r} with {system.classes} classes, but the image is of class {labelled}."
+        )
+    design = Design(networks=1, seed=seed, classes=system.classes, first_image=position, defence=defence)
+    return replace(draw(sample, design), network=system.network, parameters=system.parameters)
 
 
 def _paired(cases: Cases, method: str, result: Reconstruction) -> Outcome:

@@ -7,6 +7,7 @@ One visual language: each method has a colour (Okabe and Ito's, safe for the col
 a marker, so that figures can be read in print. Figures are opaque, since pages have a dark mode.
 """
 
+from wdlg.figures.audit import foretold
 from wdlg.figures.batches import counts_by_batch, rank_by_count, recovered_together, spectra
 from wdlg.figures.bounds import directions, directions_by_noise, mse_by_noise, pixel_map
 from wdlg.figures.defences import protection_by_price, share_by_strength
@@ -49,6 +50,7 @@ __all__ = [
     "counts_by_batch",
     "directions",
     "directions_by_noise",
+    "foretold",
     "hand_neuron",
     "heat_map",
     "held_map",
