@@ -36,17 +36,18 @@ def foretold(rows: pd.DataFrame) -> Picture:
             markersize=5,
             color=look.color,
             markerfacecolor="none",
-            label=str(part),
+            label="whole gradient" if part == "whole" else str(part),
         )
-        full = some["predicted"] == 1
-        told.append(
-            f"{part}: {int((some.loc[full, 'mse'] < SUCCESS).sum())} of {int(full.sum())} messages with all "
-            f"directions are recovered, and {int((some.loc[~full, 'mse'] < SUCCESS).sum())} of "
-            f"{int((~full).sum())} others"
-        )
+        found, full = some["mse"] < SUCCESS, some["predicted"] == 1
+        counts = [
+            f"{int(found[those].sum())} of {int(those.sum())} with {words}"
+            for those, words in ((full, "all directions"), (~full, "fewer"))
+            if those.any()
+        ]
+        told.append(f"{part}, {listed(counts)}")
     axes.axhline(SUCCESS, color="0.3", linestyle=":", label=f"recovered: below {SUCCESS:g}")
     axes.set(yscale="log", xlabel="share of directions told", ylabel="MSE of Levenberg-Marquardt")
     axes.set_xlim(-0.05, 1.05)
     legend_below(figure, 2)
-    figure.told = f"By what is sent: {listed(told, between='; ')}."
+    figure.told = f"Messages recovered, by what is sent: {listed(told, between='; ')}."
     return figure
