@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import wdlg
-from wdlg.attacks import Attack, Observation, Status, reconstruct
+from wdlg.attacks import Attack, Observation, Status, exact, reconstruct
 from wdlg.attacks.exact import CHUNK, EXPLAINED, Exact, invert
 from wdlg.attacks.exact_layers import Layer
 from wdlg.attacks.exact_solve import Equations, determined, solve
-from wdlg.attacks.exact_stack import INVERSES, _leaky, stack_of
+from wdlg.attacks.exact_stack import INVERSES, RELU, SIGMOID, TANH, _leaky, stack_of
 from wdlg.attacks.gauss_newton import refined, residual
 from wdlg.attacks.labels import UNDECIDED, BiasMin, BiasSign
 from wdlg.errors import InputError
@@ -51,7 +51,9 @@ def mse(images, truth):
 # What comes back
 
 
-@pytest.mark.parametrize(("activation", "initial"), [("sigmoid", "uniform"), ("tanh", "torch")])
+@pytest.mark.parametrize(
+    ("activation", "initial"), [("sigmoid", "uniform"), ("tanh", "torch"), ("relu", "torch")]
+)
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-9), (torch.float64, 1e-24)])
 def test_a_lenet_gives_image_and_label_away(activation, initial, dtype, most):
     truth, labels, observation = setting(LeNet((2, 9, 8), 5, activation), 2, dtype=dtype, initial=initial)
@@ -71,6 +73,10 @@ def stack(*layers, width, classes=5):
 MODULES = {
     "one layer": lambda: stack(nn.Conv2d(2, 6, (3, 2), padding=(1, 0)), nn.Tanh(), width=6 * 7 * 7),
     "leaky": lambda: stack(nn.Conv2d(2, 6, 3, padding=1), nn.LeakyReLU(0.2), width=6 * 56),
+    "relu": lambda: stack(
+        nn.Conv2d(2, 12, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(12, 12, 3, padding=1), nn.ReLU(), width=12 * 56,
+    ),
     "two strides": lambda: stack(
         nn.Conv2d(2, 10, 3, stride=(1, 2), padding=1), nn.Sigmoid(),
         nn.Conv2d(10, 12, 3, padding=1), nn.LeakyReLU(0.5), width=12 * 28,
@@ -102,6 +108,39 @@ def test_what_each_layer_hands_on_is_what_torch_computes_and_what_comes_back(nam
     for number, (ahead, back) in enumerate(zip(true, found, strict=True), start=1):
         torch.testing.assert_close(ahead, nn.Sequential(*layers[: 2 * number])(truth).detach())
         torch.testing.assert_close(back, ahead, rtol=0, atol=1e-9)
+
+
+def test_what_relu_sets_to_zero_is_told_from_what_is_small(monkeypatch):
+    network = LeNet((1, 12, 12), 4, "relu")
+    truth, _, observation = setting(network, 6, dtype=torch.float32, initial="torch")
+    found = invert(observation, BiasSign())
+    true = stack_of(network).handed_on(observation.parameters, truth)
+    for ahead, back in zip(true, found.handed_on, strict=True):
+        assert (ahead == 0).float().mean() > 0.2
+        torch.testing.assert_close(back.float(), ahead, rtol=0, atol=1e-3)
+    assert mse(found.images, truth).max() < 1e-9
+    # A threshold that takes many small values for zero shows in the equations below, and others are tried.
+    monkeypatch.setattr(exact, "REST", 1e5)
+    again = invert(observation, BiasSign())
+    assert mse(again.images, truth).max() < 1e-9
+    monkeypatch.setattr(exact, "OTHER_RESTS", ())
+    spoilt = wdlg.attack(observation, Exact())
+    assert mse(spoilt.images, truth).max() > 1e-4
+    assert {"UNSURE"} == {
+        name for name, far in zip(statuses(spoilt), mse(spoilt.images, truth) > 1e-6, strict=True) if far
+    }
+
+
+def test_relu_may_leave_an_image_open_and_then_nothing_is_sure():
+    network = LeNet(
+        (3, 16, 16), 4, "relu"
+    )  # half of the forward equations are lost, and they are needed here
+    truth, _, observation = setting(network, 1, initial="torch")
+    result = wdlg.attack(observation, Exact())
+    assert statuses(result) == ["UNSURE"]
+    assert mse(result.images, truth).min() > 1e-3
+    smooth, _, clear = setting(LeNet((3, 32, 32), 4, "tanh"), 1, initial="torch")
+    assert mse(wdlg.attack(clear, Exact()).images, smooth).max() < 1e-20
 
 
 def test_a_lenet_hands_on_the_features_that_its_scores_come_from():
@@ -225,7 +264,6 @@ def test_a_bad_gradient_does_not_touch_its_neighbours():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (LeNet((1, 8, 8), 4, "relu"), "^network has the activation relu, but must have one of sigmoid, tanh"),
         (ConvNet((1, 16, 16), 4), "^network has BatchNorm2d.*, but must be convolutions"),
         (ResNet((1, 16, 16), 4), "^network has .*, but must be convolutions"),
     ],
@@ -244,7 +282,7 @@ def test_a_network_that_cannot_be_undone_is_refused(network, message):
         ((nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.Sigmoid()), 256),
         ((nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.Sigmoid()), 256),
         ((nn.Conv2d(1, 4, 3, padding=2, dilation=2), nn.Sigmoid()), 256),
-        ((nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()), 256),
+        ((nn.Conv2d(1, 4, 3, padding=1), nn.ELU()), 256),
         ((nn.Conv2d(1, 4, 3, padding=1), nn.LeakyReLU(0.0)), 256),
         ((nn.Conv2d(1, 4, 3, padding=1), nn.Sigmoid(), nn.AvgPool2d(2)), 64),
         ((nn.Conv2d(1, 2, 1, stride=2), nn.Sigmoid()), 32),  # pixels that no window sees
@@ -273,7 +311,7 @@ def test_settings_and_sharing_are_checked():
 # The parts
 
 
-@pytest.mark.parametrize("activation", [*INVERSES.values(), _leaky(0.3)], ids=lambda one: one.name)
+@pytest.mark.parametrize("activation", [SIGMOID, TANH, _leaky(0.3)], ids=lambda one: one.name)
 def test_an_activation_is_undone_and_its_slope_known_from_its_values(activation):
     forward = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "leaky_relu": nn.LeakyReLU(0.3)}
     sums = torch.linspace(-3, 3, 14, dtype=torch.float64).requires_grad_()
@@ -289,6 +327,19 @@ def test_values_out_of_range_are_not_held():
     for activation in INVERSES.values():
         edges = torch.tensor([activation.low - 1, activation.low, activation.middle, activation.high])
         assert activation.holds(edges).tolist() == [False, False, True, False]
+
+
+def test_relu_is_undone_where_it_does_not_rest():
+    sums = torch.linspace(-3, 3, 14, dtype=torch.float64).requires_grad_()
+    values = torch.relu(sums)
+    (slope,) = torch.autograd.grad(values.sum(), sums)
+    held = RELU.holds(values)
+    assert torch.equal(held, sums > 0)
+    assert torch.equal(RELU.values(sums), values)
+    assert torch.equal(RELU.sums(values)[held], sums[held])
+    assert torch.equal(torch.where(held, RELU.slope(values), 0.0), slope)
+    near = torch.tensor([-1e-3, 1e-3, 3e-3])
+    assert RELU.holds(near, torch.tensor(2e-3)).tolist() == [False, False, True]
 
 
 def system(count=2, layer=None):

@@ -44,6 +44,18 @@ def test_the_cells_of_a_network_hold_the_cases_of_the_whole_design(digits):
     assert all(index % 5 for index in images)  # the final pool leaves every fifth image to development
 
 
+def test_a_part_may_give_some_attacks_an_optimiser_of_their_own():
+    content = _with({"iDLG": {"name": "adam", "signed": True}}, "parts", "main", "optimizers")
+    cells = from_mapping(content).part("main")
+    assert {cell.attack.name: type(cell.attack.optimizer) for cell in cells}["iDLG"] is Adam
+    assert all(cell.attack.optimizer.signed == (cell.attack.name == "iDLG") for cell in cells
+               if isinstance(cell.attack.optimizer, Adam))  # fmt: skip
+    others = {cell.attack.name: cell.attack.optimizer for cell in cells if cell.attack.name != "iDLG"}
+    before = {cell.attack.name: cell.attack.optimizer for cell in small_study().part("main")}
+    assert others == {name: before[name] for name in others}
+    assert others
+
+
 def test_a_part_sets_optimiser_and_rates():
     rates = small_study().part("rates")
     assert [cell.attack.optimizer for cell in rates] == [GradientDescent(0.1), GradientDescent(1)]
@@ -115,6 +127,15 @@ def _with(value, *path):
         (_with("normal", "parts", "main", "initial"), "^initial is 'normal'"),
         (_with("normal", "parts", "labels", "initial"), "^parts.labels.initial is 'normal'"),
         (_with("half", "parts", "labels", "dtype"), "^parts.labels.dtype is 'half'"),
+        (
+            _with({"LM": {"name": "adam"}}, "parts", "main", "optimizers"),
+            "^parts.main.optimizers has the key",
+        ),
+        (_with({"iDLG": {"name": "adan"}}, "parts", "main", "optimizers"), "^parts.main.optimizers.iDLG"),
+        (
+            _with({"iDLG": {"name": "adam"}}, "parts", "rates", "optimizers"),
+            "^parts.rates.optimizers is given, but must be left out where optimizer is",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(content, message):

@@ -11,6 +11,11 @@ gradient for one image holds the image, and nothing needs to be searched for:
 4. The input of the convolution solves its forward and its gradient equations together
    (:mod:`wdlg.attacks.exact_layers`). It is what the layer below handed on: go on with 2, down to the image.
 
+ReLU has no inverse where it is 0, and needs none there: see :mod:`wdlg.attacks.exact_stack`. But values that
+were solved for are 0 only up to an error, and one unit that is taken for what it is not spoils the layers
+below. ReLU's values are never negative: those that come out negative show how large the error is. If the
+equations below then contradict each other, other thresholds are tried.
+
 An error of a grows by ``1 / act'(z)`` on its way to z. So each forward equation is weighted by ``act'(z)``: a
 unit near saturation says little.
 
@@ -35,7 +40,8 @@ import torch
 from torch import Tensor
 
 from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start, Status
-from wdlg.attacks.exact_solve import Equations, determined, solve
+from wdlg.attacks.exact_layers import Layer
+from wdlg.attacks.exact_solve import MOST_ITERATIONS, Equations, Solution, determined, solve
 from wdlg.attacks.exact_stack import Activation, Stack, stack_of
 from wdlg.attacks.gauss_newton import doubled, refined, residual
 from wdlg.attacks.labels import BiasSign, LabelRule, label_rule
@@ -56,6 +62,15 @@ by their condition at most, and so do all layers of LeNet together by 60 (28x28)
 for the worst of all errors, and 4e-7 to 1e-5 for those that happen. Gradients of two images, with noise of a
 level from 1e-4, pruned or quantised leave 1e-2 and more.
 """
+
+REST = 4.0
+"""A value of ReLU up to so many times the largest error that is seen in its layer is taken for 0."""
+
+OTHER_RESTS = (2.0, 1.0, 0.5, 0.25, 10.0, 30.0, 100.0)
+"""Tried in turn where equations contradict each other; the least misfit decides."""
+
+CONTRADICTION = 1e3
+"""Equations whose misfit is above so many times the tolerance contradict each other."""
 
 CHUNK = 8
 """Images whose equations are solved together. More do not fit into a processor's cache, and are no faster."""
@@ -211,28 +226,23 @@ def _descend(
     condition: list[Tensor] = []
     misfit: list[Tensor] = []
     handed_on: list[Tensor] = []
+    above: Solution | None = None
     for number in reversed(range(len(stack.layers))):
         layer, activation = stack.layers[number], stack.activations[number]
         weight, bias = parameters.tensors[2 * number : 2 * number + 2]
         weight = weight.reshape(len(weight), layer.filters, -1)
         values = values.reshape(-1, layer.filters, layer.places)
         handed_on.insert(0, values.unflatten(2, layer.output_size))
-        sums, slope = _undone(activation, values)
-        delta = upstream.reshape(values.shape) * slope
-        shared = gradient.hidden[2 * number]
-        trust = slope / _size(values)
-        unit = 1 / _size(shared)
-        equations = Equations(layer, weight, trust, delta * unit)
-        found = solve(
-            equations,
-            trust * (sums - bias[:, :, None]),
-            shared * unit,
-            tolerance=tolerance,
-        )
+        known = _Known(layer, activation, weight, bias, values, upstream, gradient.hidden[2 * number])
+        slope, equations, found = known.solved(known.held(REST), tolerance)
+        if activation.rests and above is not None:
+            slope = known.improved(slope, found, above.iterations < MOST_ITERATIONS, tolerance)
+            equations = known.equations(slope)
         values = found.inputs
         condition.insert(0, found.condition)
         misfit.insert(0, found.misfit)
-        upstream = layer.folded(weight.transpose(1, 2) @ delta)
+        upstream = layer.folded(weight.transpose(1, 2) @ known.delta(slope))
+        above = found
     return (
         values,
         torch.stack(condition, dim=1),
@@ -242,9 +252,85 @@ def _descend(
     )
 
 
-def _undone(activation: Activation, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums and slope; 0 for both where a value is out of the range, so that nothing is said there."""
-    held = activation.holds(values)
+@dataclass(frozen=True)
+class _Known(Rows):
+    """What is known of one layer on the way down, for B images: the layer, and what is above it.
+
+    Attributes:
+        layer, activation: of it.
+        weight: (N, filters, channels * taps), N = 1 or B.
+        bias: (N, filters).
+        values: what it hands on, (B, filters, places).
+        upstream: derivative of the loss by these.
+        shared: gradient of the weights, (B, filters, channels * taps).
+    """
+
+    layer: Layer
+    activation: Activation
+    weight: Tensor
+    bias: Tensor
+    values: Tensor
+    upstream: Tensor
+    shared: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def delta(self, slope: Tensor) -> Tensor:
+        """Derivative of the loss by the sums, from the slope of the activation there."""
+        return self.upstream.reshape(self.values.shape) * slope
+
+    def equations(self, slope: Tensor) -> Equations:
+        """Of the layer's input, weighted by what is known how well."""
+        unit = 1 / _size(self.shared)
+        return Equations(self.layer, self.weight, slope / _size(self.values), self.delta(slope) * unit)
+
+    def held(self, rest: float) -> Tensor:
+        """Where sums can be told from values; ``rest`` as of :data:`REST`."""
+        error = None
+        if self.activation.rests:
+            error = rest * (self.activation.low - self.values).amax((1, 2), keepdim=True).clamp_min(0)
+        return self.activation.holds(self.values, error)
+
+    def solved(self, held: Tensor, tolerance: float) -> tuple[Tensor, Equations, Solution]:
+        """The slope, and the layer's input with its equations."""
+        sums, slope = _undone(self.activation, self.values, held)
+        equations = self.equations(slope)
+        forward = equations.trust * (sums - self.bias[:, :, None])
+        return (
+            slope,
+            equations,
+            solve(equations, forward, self.shared / _size(self.shared), tolerance=tolerance),
+        )
+
+    def improved(self, slope: Tensor, found: Solution, possible: Tensor, tolerance: float) -> Tensor:
+        """Where equations contradict each other, take other units for 0, and keep the least misfit.
+
+        Args:
+            slope, found: with the first threshold; what is better is put in its place.
+            possible: where the values were determined, (B,); where not, nothing of this helps.
+            tolerance: to which equations are solved.
+
+        Returns:
+            The slope that goes with what is found.
+        """
+        each = replace(
+            self, weight=self.weight.expand(len(self), -1, -1), bias=self.bias.expand(len(self), -1)
+        )
+        for rest in OTHER_RESTS:
+            (rows,) = (possible & (found.misfit > CONTRADICTION * tolerance)).nonzero(as_tuple=True)
+            if not len(rows):
+                break
+            some = each.select(rows)
+            other_slope, _, other = some.solved(some.held(rest), tolerance)
+            better = other.misfit < found.misfit[rows]
+            slope[rows[better]] = other_slope[better]
+            found.put(rows[better], other.select(better))
+        return slope
+
+
+def _undone(activation: Activation, values: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums and slope; 0 for both where values are not held, so that nothing is said there."""
     inside = torch.where(held, values, activation.middle)
     sums, slope = activation.sums(inside), activation.slope(inside)
     missing = values.isnan()

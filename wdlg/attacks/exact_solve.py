@@ -40,7 +40,7 @@ PROBE = 1e-6
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Rows):
     """Inputs of a layer for B images.
 
     Attributes:
@@ -56,6 +56,9 @@ class Solution:
     misfit: Tensor
     condition: Tensor
     iterations: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""Which networks can be inverted layer by layer: stacks of convolutions whose activations can be undone."""
+"""Which networks can be inverted layer by layer: stacks of convolutions whose activations can be undone.
+
+ReLU is among them. What it sets to zero cannot be brought back, and need not be: a zero says that the unit's
+slope, and so the derivative by its sum, is zero. That is all that the gradient equations ask for. Only the
+unit's forward equation is lost, so there are fewer equations than with an activation that never rests.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,7 @@ class Activation:
         slope: its derivative, from the values.
         low, high: the values lie between these.
         middle: a value between them.
+        rests: whether many sums have the value ``low``, with a slope of 0 there.
     """
 
     name: str
@@ -36,10 +42,17 @@ class Activation:
     low: float = -torch.inf
     high: float = torch.inf
     middle: float = 0.0
+    rests: bool = False
 
-    def holds(self, values: Tensor) -> Tensor:
-        """Where values can have come from it: rounding or noise carries saturated ones out of its range."""
-        return (values > self.low) & (values < self.high)
+    def holds(self, values: Tensor, error: Tensor | None = None) -> Tensor:
+        """Where sums can be told from values: rounding or noise carries saturated ones out of its range.
+
+        Args:
+            values: (B, ...).
+            error: how far above ``low`` a value may be and still stand for it; None for not at all.
+        """
+        low = self.low if error is None else self.low + error
+        return (values > low) & (values < self.high)
 
 
 def _leaky(slope: float) -> Activation:
@@ -56,7 +69,8 @@ SIGMOID = Activation(
     "sigmoid", torch.sigmoid, torch.logit, lambda values: values * (1 - values), 0.0, 1.0, 0.5
 )
 TANH = Activation("tanh", torch.tanh, torch.atanh, lambda values: 1 - values.square(), -1.0, 1.0)
-INVERSES = {one.name: one for one in (SIGMOID, TANH)}
+RELU = Activation("relu", torch.relu, lambda values: values, torch.ones_like, low=0.0, middle=1.0, rests=True)
+INVERSES = {one.name: one for one in (SIGMOID, TANH, RELU)}
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,7 @@ def stack_of(network: Network) -> Stack:
         if network.activation not in INVERSES:
             raise InputError(
                 f"network has the activation {network.activation}, but must have one of "
-                f"{', '.join(INVERSES)}: what ReLU sets to zero cannot be brought back."
+                f"{', '.join(INVERSES)}."
             )
         shapes = zip(network.layer_inputs[:-1], STRIDES, strict=True)
         layers = tuple(
@@ -166,6 +180,8 @@ def _activation(part: nn.Module) -> Activation:
         return SIGMOID
     if type(part) is nn.Tanh:
         return TANH
+    if type(part) is nn.ReLU:
+        return RELU
     if type(part) is nn.LeakyReLU and part.negative_slope > 0:
         return _leaky(part.negative_slope)
     raise _stranger(str(part))
@@ -174,5 +190,5 @@ def _activation(part: nn.Module) -> Activation:
 def _stranger(what: str) -> InputError:
     return InputError(
         f"network has {what}, but must be convolutions with bias (one group, no dilation, padding with "
-        "zeros), each followed by Sigmoid, Tanh or LeakyReLU, then Flatten and the output layer."
+        "zeros), each followed by Sigmoid, Tanh, ReLU or LeakyReLU, then Flatten and the output layer."
     )

@@ -322,14 +322,14 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         part,
         required=("datasets", "attacks", "networks", "images", "evaluations"),
         optional=(
-            *("learning_rates", "optimizer", "network", "activation", "initial", "classes"),
+            *("learning_rates", "optimizer", "optimizers", "network", "activation", "initial", "classes"),
             *("networks_a_cell", "defences", "starts", "start_distance", "trace_points", "pictures"),
         ),
     )
-    optimizer = OPTIMIZERS.build(f"{where}.optimizer", given["optimizer"]) if "optimizer" in given else None
     defences = _defences(where, given)
     datasets = _choices(f"{where}.datasets", given["datasets"], data.CATALOGUE)
     chosen = _choices(f"{where}.attacks", given["attacks"], attacks)
+    optimizers = _optimizers(where, given, chosen)
     rates = _learning_rates(f"{where}.learning_rates", given.get("learning_rates"), chosen)
     networks = require_count(f"{where}.networks", given["networks"])
     together = require_count(f"{where}.networks_a_cell", given.get("networks_a_cell", 1))
@@ -363,11 +363,23 @@ def _attack_cells(name: str, part: Any, attacks: Mapping[str, Optimised], seed: 
         tried = [(name, rate) for name in chosen for rate in rates[name]]
         for (attack_name, rate), defence in itertools.product(tried, defences):
             attack = attacks[attack_name]
-            if optimizer is not None:
-                attack = replace(attack, optimizer=optimizer)
+            if attack_name in optimizers:
+                attack = replace(attack, optimizer=optimizers[attack_name])
             set_up = with_settings(attack, evaluations=given["evaluations"], learning_rate=rate)
             cells.append(AttackCell(name, dataset, set_up, replace(design, defence=defence), rate, *kept))
     return cells
+
+
+def _optimizers(where: str, given: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
+    """By attack the optimiser that takes the place of its own: one for all, or a table for some of them."""
+    if "optimizer" in given:
+        if "optimizers" in given:
+            raise InputError(f"{where}.optimizers is given, but must be left out where optimizer is.")
+        one = OPTIMIZERS.build(f"{where}.optimizer", given["optimizer"])
+        return dict.fromkeys(attacks, one)
+    at = f"{where}.optimizers"
+    table = require_table(at, given.get("optimizers", {}), required=(), optional=attacks)
+    return {name: OPTIMIZERS.build(f"{at}.{name}", described) for name, described in table.items()}
 
 
 def _learning_rates(where: str, given: Any, attacks: Sequence[str]) -> dict[str, list[float | None]]:
