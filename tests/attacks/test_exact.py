@@ -132,15 +132,15 @@ def test_what_relu_sets_to_zero_is_told_from_what_is_small(monkeypatch):
 
 
 def test_relu_may_leave_an_image_open_and_then_nothing_is_sure():
-    network = LeNet(
-        (3, 16, 16), 4, "relu"
-    )  # half of the forward equations are lost, and they are needed here
-    truth, _, observation = setting(network, 1, initial="torch")
-    result = wdlg.attack(observation, Exact())
-    assert statuses(result) == ["UNSURE"]
-    assert mse(result.images, truth).min() > 1e-3
-    smooth, _, clear = setting(LeNet((3, 32, 32), 4, "tanh"), 1, initial="torch")
-    assert mse(wdlg.attack(clear, Exact()).images, smooth).max() < 1e-20
+    module = stack(nn.Conv2d(2, 12, 3, padding=1), nn.ReLU(), width=12 * 56)
+    truth = torch.rand(1, 2, 7, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for resting, status in ((0, "CONVERGED"), (11, "UNSURE")):  # one filter has 73 equations for 112 pixels
+        with torch.no_grad():
+            module[0].bias[:resting] = -10
+        network = ModuleNetwork(module, (2, 7, 8))
+        result = wdlg.attack(seen(network, network.parameters(), truth, torch.tensor([1])), Exact())
+        assert statuses(result) == [status]
+        assert (mse(result.images, truth) < 1e-20).tolist() == [status == "CONVERGED"]
 
 
 def test_a_lenet_hands_on_the_features_that_its_scores_come_from():
