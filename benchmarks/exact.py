@@ -1,7 +1,14 @@
 """``python -m benchmarks.exact``: what the closed form reaches, and how close attacks come to the bound.
 
 Whole data sets: ``--images 500`` takes about 1 minute for 28x28 and 8 minutes for 32x32x3 images on one core,
-in each precision; ``--bound 100`` about 10 seconds for a 28x28 and 2 minutes for a 32x32x3 case.
+in each precision; ``--bound 100`` about 10 seconds for a 28x28 and 2 minutes for a 32x32x3 case. With
+``--keep`` rows go into ``benchmarks/exact.json``, which chapter 5.3 of the book shows.
+
+What counts was written down before the rows were measured. Sigmoid with U(-0.5, 0.5): every image below an
+MSE of 1e-6. ReLU with torch's weights, on MNIST: 60 % below 1e-4, better 90 %, as was asked of
+Levenberg-Marquardt, which recovers 1 of 100 there. ReLU was tried before on other networks and development
+images (28x28: about nine of ten; 32x32x3: none of 36, since the equations leave the image open). No picture
+may end "converged" with an MSE above 1e-4.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +33,8 @@ from wdlg.sharing.defences import Noise
 from wdlg.study import Design, draw
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar100", "lfw")
+SURE = 1e-4
+KEPT = Path(__file__).parent / "exact.json"
 LEVELS = (1e-4, 1e-3, 1e-2, 3e-2)
 
 
@@ -33,6 +43,9 @@ LEVELS = (1e-4, 1e-3, 1e-2, 3e-2)
     "--dataset", "datasets", multiple=True, default=DATASETS, metavar="NAME", help="Which data sets."
 )
 @click.option("--images", type=int, default=20, help="Images of each, every one with a network of its own.")
+@click.option("--activation", type=click.Choice(["sigmoid", "tanh", "relu"]), default="sigmoid")
+@click.option("--initial", type=click.Choice(["uniform", "torch"]), default="uniform")
+@click.option("--keep", is_flag=True, help="Put the rows into benchmarks/exact.json.")
 @click.option("--double", is_flag=True, help="Gradients in double precision.")
 @click.option("--shared", type=int, default=0, help="Images that share a network, timed beside one alone.")
 @click.option("--bound", type=int, default=0, help="Cases with noise, compared with the Cramér-Rao bound.")
@@ -42,6 +55,9 @@ LEVELS = (1e-4, 1e-3, 1e-2, 3e-2)
 def main(
     datasets: tuple[str, ...],
     images: int,
+    activation: str,
+    initial: str,
+    keep: bool,
     double: bool,
     shared: int,
     bound: int,
@@ -54,7 +70,12 @@ def main(
     for name in datasets:
         sample = data.load(name, data_dir)
         if images:
-            tell(recovered(sample, images, seed, double))
+            row = recovered(
+                sample, images, Design(networks=1, seed=seed, activation=activation, initial=initial), double
+            )
+            tell(row)
+            if keep:
+                put(row)
         if shared:
             tell(sharing(sample, shared, seed))
         for row in at_the_bound(sample, bound, optimise, seed):
@@ -66,11 +87,20 @@ def tell(row: dict[str, Any]) -> None:
     click.echo(json.dumps(row))
 
 
-def recovered(sample: data.Sample, images: int, seed: int, double: bool) -> dict[str, Any]:
+def put(row: dict[str, Any]) -> None:
+    """Keep a row, in the place of one of the same images."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    named = ("dataset", "activation", "initial", "precision")
+    others = [one for one in kept if any(one[name] != row[name] for name in named)]
+    rows = sorted([*others, row], key=lambda one: [one[name] for name in named])
+    KEPT.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def recovered(sample: data.Sample, images: int, design: Design, double: bool) -> dict[str, Any]:
     """MSE, residual, status and seconds of images with a network each."""
-    errors, seconds, losses, wrong, unsure = [], [], [], 0, 0
+    errors, seconds, losses, wrong, unsure, deceived = [], [], [], 0, 0, 0
     for number in range(min(images, len(sample))):
-        cases = draw(sample, Design(networks=1, seed=seed, first_network=number))
+        cases = draw(sample, replace(design, first_network=number))
         if double:
             tensors = tuple(tensor.double() for tensor in cases.parameters.tensors)
             parameters = replace(cases.parameters, tensors=tensors)
@@ -82,13 +112,19 @@ def recovered(sample: data.Sample, images: int, seed: int, double: bool) -> dict
         losses.append(float(result.loss))
         wrong += int(result.labels != cases.labels)
         unsure += int(result.status != Status.CONVERGED)
+        deceived += int(result.status == Status.CONVERGED and not errors[-1] < SURE)
     return {
         "dataset": sample.name,
+        "activation": design.activation,
+        "initial": design.initial,
+        "seed": design.seed,
         "precision": "float64" if double else "float32",
         "images": len(errors),
         "mse median": float(np.median(errors)),
         "mse worst": max(errors),
-        "below 1e-6": float(np.mean(np.array(errors) < 1e-6)),
+        "below 1e-6": int(np.sum(np.array(errors) < 1e-6)),
+        "below 1e-4": int(np.sum(np.array(errors) < SURE)),
+        "converged and not below 1e-4": deceived,
         "wrong labels": wrong,
         "not converged": unsure,
         "residual worst": max(losses),

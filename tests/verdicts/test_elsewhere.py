@@ -111,8 +111,10 @@ def test_a_table_and_words_say_the_same():
     entry = judged(READING, OPPONENT)
     shown = as_table([(entry.claim, entry.by)])
     assert isinstance(shown, pd.DataFrame)
-    assert shown["Reading"].tolist() == [READING]
+    assert shown["Readings"].tolist() == [READING]
     assert shown["Verdict"].iloc[0].startswith(entry.by[0].result.verdict)
+    twice = as_table([(entry.claim, [*entry.by, *entry.by])])  # one row a verdict, with all readings of it
+    assert twice["Readings"].tolist() == [f"{READING}; {READING}"]
     assert in_words(entry.by) == f"{entry.by[0].result.verdict} in 1 of 1 variants"
     assert in_words([]) == "not measured elsewhere"
     assert np.array_equal(as_table([]).columns, shown.columns)

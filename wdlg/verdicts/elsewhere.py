@@ -117,25 +117,30 @@ def main_variant(study: Study, cells: Iterable[Any], table: pd.DataFrame) -> lis
 
 
 def as_table(claims: Iterable[tuple[str, Iterable[Judged]]]) -> pd.DataFrame:
-    """Verdicts by claim and variant: a table for a page.
+    """Verdicts by claim, network and optimiser, each with the readings that it is of: a table for a page.
 
     Args:
         claims: each claim in words, with what its test says of the variants.
     """
+    places: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for claim, judged in claims:
+        for one in judged:
+            found = places.setdefault((claim, one.variant.network, one.variant.optimizer), {})
+            verdict = f"{one.result.verdict}: {one.result.condition}".removesuffix(": ")
+            found.setdefault(verdict, []).append(one.variant.reading)
     return pd.DataFrame(
         [
             {
                 "Claim": claim,
-                "Network": one.variant.network,
-                "Optimiser": one.variant.optimizer,
-                "Reading": one.variant.reading,
-                "Verdict": f"{one.result.verdict}: {one.result.condition}".removesuffix(": "),
-                "Numbers": one.result.summary,
+                "Network": network,
+                "Optimiser": optimizer,
+                "Verdict": verdict,
+                "Readings": "; ".join(readings),
             }
-            for claim, judged in claims
-            for one in judged
+            for (claim, network, optimizer), verdicts in places.items()
+            for verdict, readings in verdicts.items()
         ],
-        columns=["Claim", "Network", "Optimiser", "Reading", "Verdict", "Numbers"],
+        columns=["Claim", "Network", "Optimiser", "Verdict", "Readings"],
     )
 
 
