@@ -451,3 +451,15 @@ def test_committed_records_are_whole_and_of_their_studies():
         store.require_of(study)
         assert store.strangers(study.cells) == []
     assert sum(path.stat().st_size for path in (ROOT / "results").rglob("*.parquet")) < 40e6
+
+
+def test_the_readme_says_what_the_closed_form_reached_with_relu():
+    rows = json.loads((ROOT / "benchmarks" / "exact.json").read_text())
+    relu = {row["dataset"]: row for row in rows if row["activation"] == "relu"}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    grey = relu["mnist"]
+    assert f"{grey['below 1e-6']} of {grey['images']} images of MNIST to an MSE below 1e-6, and none" in text
+    for name in ("svhn", "cifar100", "lfw"):
+        assert relu[name]["below 1e-6"] == 0
+    assert sum(row["converged and not below 1e-4"] for row in rows) == 0
+    assert all(row["below 1e-6"] == row["images"] for row in rows if row["activation"] == "sigmoid")

@@ -120,9 +120,11 @@ def test_what_relu_sets_to_zero_is_told_from_what_is_small(monkeypatch):
         torch.testing.assert_close(back.float(), ahead, rtol=0, atol=1e-3)
     assert mse(found.images, truth).max() < 1e-9
     # A threshold that takes many small values for zero shows in the equations below, and others are tried.
-    monkeypatch.setattr(exact, "REST", 1e5)
+    monkeypatch.setattr(exact, "REST", 1e9)
     again = invert(observation, BiasSign())
     assert mse(again.images, truth).max() < 1e-9
+    assert again.determined.all()
+    assert again.misfit.max() < 1e-6
     monkeypatch.setattr(exact, "OTHER_RESTS", ())
     spoilt = wdlg.attack(observation, Exact())
     assert mse(spoilt.images, truth).max() > 1e-4
