@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wdlg import data, figures
-from wdlg.attacks import IDLG, LM, WDLG
+from wdlg.attacks import DLG, IDLG, LM, WDLG
 from wdlg.attacks import run as attacking
 from wdlg.attacks.exact import Exact
+from wdlg.attacks.priors import TotalVariation
+from wdlg.attacks.restarts import Restarts
 from wdlg.errors import InputError
 
 
@@ -76,8 +78,12 @@ def test_each_option_reaches_the_attack(monkeypatch):
     run(*start, "wdlg")
     run(*start, "lm")
     run(*start, "exact")
+    run(*start, "lm", "--attempts", 3, "--seed", 6)
+    run(*start, "dlg", "--total-variation", 0.5)
     told = replace(IDLG, first_loss=8.0, evaluations=7, optimizer=replace(IDLG.optimizer, learning_rate=0.5))
-    assert run_with == [told, replace(WDLG, evaluations=2400), LM, Exact()]
+    smooth = replace(DLG, evaluations=2400, priors=(TotalVariation(0.5),))
+    expected = [told, replace(WDLG, evaluations=2400), LM, Exact(), Restarts(LM, 3, seed=6), smooth]
+    assert run_with == expected
 
 
 def test_the_same_seed_gives_the_same_numbers():
@@ -86,6 +92,16 @@ def test_the_same_seed_gives_the_same_numbers():
     )
     assert first == second
     assert first["mse"] != other["mse"]
+
+
+def test_attempts_keep_the_one_of_least_loss(tmp_path):
+    arguments = (*ATTACK, "--index", 5, "--method", "idlg", "--seed", 4)
+    once = result_of(*arguments)
+    thrice = result_of(*arguments, "--attempts", 3, "--figure", tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
+    assert thrice["evaluations"] > once["evaluations"]
+    assert thrice["loss"] <= once["loss"]
+    assert result_of(*arguments, "--attempts", 1)["mse"] == once["mse"]
 
 
 def test_attack_says_in_words_what_it_did():

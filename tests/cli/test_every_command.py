@@ -42,6 +42,16 @@ MISTAKES = {
         "--first-loss is 1.0, but must be left out with --method exact, which",
     ),
     "first loss of nothing": ((*ATTACK, "--method", "idlg", "--first-loss", 0), "--first-loss is 0.0, but"),
+    "variation of lm": (
+        (*ATTACK, "--method", "lm", "--total-variation", 1),
+        "--total-variation is 1.0, but must be left out with --method lm, whose",
+    ),
+    "attempts of exact": (
+        ("attack", "--dataset", "digits", "--method", "exact", "--attempts", 2),
+        "--attempts is 2, but must be left out with --method exact, which",
+    ),
+    "no attempts": ((*ATTACK, "--method", "idlg", "--attempts", 0), "--attempts is 0, but must be"),
+    "no variation": ((*ATTACK, "--method", "idlg", "--total-variation", 0), "--total-variation is 0.0, but"),
     "negative seed": ((*ATTACK, "--method", "idlg", "--seed", -2), "seed is -2"),
     "figure that is no png": ((*ATTACK, "--method", "idlg", "--figure", "a.gif"), "--figure is 'a.gif'"),
     "one file for two": (

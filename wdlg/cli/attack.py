@@ -31,13 +31,15 @@ MOST_IMAGES = 1_000_000
 EVALUATIONS = 2400
 """Of dlg, idlg and wdlg, unless they are told another number. Levenberg-Marquardt has its own."""
 
+MOST_ATTEMPTS = 1000
+
 NOT_FOR = {
     "lm": (
-        ("--learning-rate", "--first-loss"),
-        "whose steps depend on no learning rate and no unit of the loss",
+        ("--learning-rate", "--first-loss", "--total-variation"),
+        "whose steps depend on no learning rate and no unit of the loss, and need a sum of squares",
     ),
     "exact": (
-        ("--evaluations", "--learning-rate", "--first-loss"),
+        ("--evaluations", "--learning-rate", "--first-loss", "--total-variation", "--attempts"),
         "which minimises nothing: it computes the image layer by layer",
     ),
 }
@@ -98,6 +100,18 @@ defence_option = option(
     help="The loss is told to the optimiser in a unit in which it begins at this value; not for lm and "
     "exact.  [default: its own unit]",
 )
+@option(
+    "--total-variation",
+    type=float,
+    metavar="W",
+    help="Weight of a prior for smooth images, in units of the loss; not for lm and exact.  [default: none]",
+)
+@option(
+    "--attempts",
+    type=int,
+    metavar="N",
+    help="Start anew so often, and keep the attempt of least loss; not for exact.  [default: 1]",
+)
 @defence_option
 @option("--figure", metavar="OUT.png", help="Save a picture: original, start, recovered, loss.")
 @option("--save", metavar="OUT.png", help="Save the recovered image alone, pixel for pixel.")
@@ -116,6 +130,8 @@ def attack(
     evaluations: int | None,
     learning_rate: float | None,
     first_loss: float | None,
+    total_variation: float | None,
+    attempts: int | None,
     defence: str | None,
     figure: str | None,
     save: str | None,
@@ -135,7 +151,7 @@ def attack(
         from wdlg.sharing import defences
 
     against = _defence(defence)
-    chosen = _method(method, evaluations, learning_rate, first_loss)
+    chosen = _method(method, evaluations, learning_rate, first_loss, total_variation, attempts, seed)
     target, alone = _targets(figure, save)
     computes_on = require_device("--device", device)
     sample, position = _private(dataset, index, image, label, data_dir)
@@ -183,15 +199,29 @@ def attack(
 
 
 def _method(
-    name: str, evaluations: int | None, learning_rate: float | None, first_loss: float | None
+    name: str,
+    evaluations: int | None,
+    learning_rate: float | None,
+    first_loss: float | None,
+    total_variation: float | None,
+    attempts: int | None,
+    seed: int,
 ) -> Attack:
     """The attack that --method names, with its settings; None for those that were left out."""
     from wdlg.attacks.exact import Exact
     from wdlg.attacks.optimised import LM, METHODS, Optimised, with_settings
+    from wdlg.attacks.priors import TotalVariation
+    from wdlg.attacks.restarts import Restarts
 
     methods: dict[str, Attack] = {**METHODS, "lm": LM, "exact": Exact()}
     method = methods[require_choice("--method", name, methods)]
-    given = {"--evaluations": evaluations, "--learning-rate": learning_rate, "--first-loss": first_loss}
+    given = {
+        "--evaluations": evaluations,
+        "--learning-rate": learning_rate,
+        "--first-loss": first_loss,
+        "--total-variation": total_variation,
+        "--attempts": attempts,
+    }
     excluded, why = NOT_FOR.get(name, ((), ""))
     for setting in excluded:
         if given[setting] is not None:
@@ -200,16 +230,21 @@ def _method(
             )
     if evaluations is not None:
         require_count("--evaluations", evaluations, below=MOST_EVALUATIONS + 1)
-    for setting in ("--learning-rate", "--first-loss"):
+    if attempts is not None:
+        require_count("--attempts", attempts, below=MOST_ATTEMPTS + 1)
+    for setting in ("--learning-rate", "--first-loss", "--total-variation"):
         if given[setting] is not None:
             require_positive(setting, given[setting])
     if not isinstance(method, Optimised):
         return method
     if evaluations is None and name in METHODS:
         evaluations = EVALUATIONS
-    return replace(
+    settled = replace(
         with_settings(method, evaluations=evaluations, learning_rate=learning_rate), first_loss=first_loss
     )
+    if total_variation is not None:
+        settled = replace(settled, priors=(TotalVariation(total_variation),))
+    return settled if attempts is None else Restarts(settled, attempts, seed=seed)
 
 
 def _cases(
