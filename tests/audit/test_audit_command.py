@@ -50,6 +50,8 @@ MISTAKES = {
     "no images": (("--model", f"{HERE}:lenet", "--image-shape", "1,8,8"), "--dataset or by --images"),
     "label": (("--model", f"{HERE}:Pooled", *FITTING, "--index", 0), "from 0 to 3"),
     "rate": (("--model", f"{HERE}:lenet", *FITTING, "--local-steps", 2), "needs --learning-rate"),
+    "smoothing 1": (("--model", f"{HERE}:lenet", *FITTING, "--label-smoothing", 1), "must be below 1"),
+    "smoothing": (("--model", f"{HERE}:lenet", *FITTING, "--label-smoothing", -0.5), "0 or above"),
     "rate 0": (("--model", f"{HERE}:lenet", *FITTING, "--local-steps", 2, "--learning-rate", 0), "above 0"),
     "delta": (("--model", f"{HERE}:lenet", *FITTING, "--delta"), "needs --gradient"),
     "mean": (("--model", f"{HERE}:lenet", *FITTING, "--mean", "0.1"), "belong together"),

@@ -106,6 +106,44 @@ def test_who_knows_that_entries_were_pruned_does_better_than_who_does_not():
     assert knowing < unknowing / 100
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_message_of_smoothed_labels_is_audited_as_that_and_as_nothing_else(count):
+    model = models.lenet()
+    system, private, _ = of(model, *range(3, 3 + count))
+    loss = torch.nn.functional.cross_entropy(model(private.images), private.labels, label_smoothing=0.1)
+    sent = torch.autograd.grad(loss, list(model.parameters()))
+    kept = dict(zip(system.names, sent, strict=True))
+    message = audit.read(system, private, kept, sharing_of(system, 1, None, count, 0.1))
+    found = audit.audit(system, message, private, evaluations=50)
+    assert found.leak.rank == 64 * count
+    assert max(next(one for one in found.attempts if one.attack == "LM").mse) < 1e-9
+    # A theorem on labels says nothing of smoothed ones: of several images none is claimed to be certain.
+    assert found.labels.rule == ("soft_labels" if count == 1 else "none")
+    assert found.labels.leaked == (count == 1)
+    told = as_object(found)
+    assert told["message"]["label_smoothing"] == 0.1
+    assert "how labels are smoothed" in told["attacker"]["description"]
+    assert told["attacker"]["sok"] == "C"
+    assert "Labels are smoothed" in as_page(found)
+    assert "is the gradient of these images" in message.notes[-1]
+    assert "--label-smoothing" in audit.read(system, private, kept, FedSGD()).notes[-1]
+
+
+def test_smoothing_is_known_from_the_target_where_the_network_is_sure():
+    model = models.lenet()
+    system, private, _ = of(model)
+    with torch.no_grad():
+        model[-1].bias.zero_()
+        model[-1].bias[private.labels] = 30.0  # so sure that the label's entry is not the least
+    system = audit.system(model, (1, 8, 8))
+    message = audit.made(system, private, sharing_of(system, 1, None, 1, 0.2))
+    assert int(message.gradient.bias.argmin()) != int(private.labels)
+    labels, rule = read_labels(system, message, private)
+    assert labels.leaked
+    assert "0.2" in labels.note
+    assert rule.labels == tuple(private.labels.tolist())
+
+
 def test_images_come_back_from_a_part_of_the_layers():
     model = models.lenet()
     system, private, _ = of(model)

@@ -15,10 +15,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg.audit.models import System
-from wdlg.errors import InputError, require_count, require_positive, told
+from wdlg.errors import InputError, require_count, require_not_negative, require_positive, told
 from wdlg.losses import Loss, SquaredEuclidean, WeightedEuclidean
 from wdlg.sharing.defences import Defence, LaplaceNoise, Noise
 from wdlg.sharing.federated import FedAvg, FedSGD, Sharing
+from wdlg.sharing.habits import Smoothed
 from wdlg.updates.gradient import Gradient
 from wdlg.updates.output_layer import Dense
 
@@ -97,6 +98,16 @@ class Message:
         return all(self.sent)
 
     @property
+    def smoothing(self) -> float:
+        """Of the labels, from 0."""
+        return self.sharing.smoothing if isinstance(self.sharing, Smoothed) else 0.0
+
+    @property
+    def rounds(self) -> Sharing:
+        """How it was made, whatever the labels."""
+        return self.sharing.sharing if isinstance(self.sharing, Smoothed) else self.sharing
+
+    @property
     def loss(self) -> Loss:
         """The squared distance of what was sent."""
         if self.complete:
@@ -130,8 +141,12 @@ class Message:
         return replace(self, gradient=masked(changed, self.sent), digest=None)
 
 
-def sharing_of(system: System, steps: int, rate: float | None, images: int) -> Sharing:
+def sharing_of(
+    system: System, steps: int, rate: float | None, images: int, smoothing: float = 0.0
+) -> Sharing:
     """How a participant makes its message: one gradient, or the change of weights after some steps.
+
+    With ``smoothing`` above 0 its labels are smoothed.
 
     Each step is on all its images; frozen layers, and one that was only added for the attacks, stay.
 
@@ -139,6 +154,10 @@ def sharing_of(system: System, steps: int, rate: float | None, images: int) -> S
         InputError: a number is out of range, or a rate is missing.
     """
     require_count("--local-steps", steps)
+    if require_not_negative("--label-smoothing", smoothing) >= 1:
+        raise InputError(f"--label-smoothing is {smoothing:g}, but must be below 1.")
+    if smoothing:
+        return Smoothed(smoothing, sharing_of(system, steps, rate, images))
     if rate is not None:
         require_positive("--learning-rate", rate)
     if steps == 1:

@@ -19,6 +19,7 @@ from wdlg.audit.message import Message, Private, exact
 from wdlg.audit.models import System
 from wdlg.errors import InputError, require_positive
 from wdlg.sharing.federated import FedSGD, Sharing
+from wdlg.sharing.habits import Smoothed
 from wdlg.updates.gradient import Gradient, from_tensors, rows_of
 from wdlg.updates.output_layer import Dense
 
@@ -96,7 +97,8 @@ def read(
     ]
     sent = tuple(place in found for place in range(len(shapes)))
     scaled = [(scale * tensor.double()).to(like) for tensor in whole]
-    of_one = isinstance(sharing, FedSGD) and len(private) == 1
+    plain = sharing.sharing if isinstance(sharing, Smoothed) else sharing
+    of_one = isinstance(plain, FedSGD) and len(private) == 1
     message = Message(_gradient(scaled, sent, of_one, notes), sent, sharing, tuple(notes), digest)
     return replace(message, notes=(*notes, *_fit(system, message, private)))
 
@@ -240,7 +242,8 @@ def _fit(system: System, message: Message, private: Private) -> list[str]:
         return [f"The message is the gradient of these images to {gap:.1g} of its length."]
     return [
         f"The message differs from the gradient of these images by {gap:.2g} of its length (cosine "
-        f"{along:.3f})."
+        f"{along:.3f}). Noise does that, and so do other habits of training: see --label-smoothing, --mean, "
+        "--std and --mode."
     ]
 
 

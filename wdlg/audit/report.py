@@ -35,7 +35,12 @@ def as_object(audit: Audit) -> dict[str, Any]:
     """All that was found, of plain types; a number that is not finite stays one."""
     system, message, found = audit.system, audit.message, audit.leak
     limits = found.limits
-    local = isinstance(message.sharing, FedAvg)
+    local = isinstance(message.rounds, FedAvg)
+    in_detail = local or message.smoothing > 0
+    knows = [
+        *(["the learning rate", "the local steps"] if local else []),
+        *(["how labels are smoothed"] if message.smoothing else []),
+    ]
     return {
         "system": {
             "title": system.title,
@@ -54,8 +59,9 @@ def as_object(audit: Audit) -> dict[str, Any]:
         },
         "message": {
             "kind": "change of weights" if local else "gradient",
-            "local_steps": message.sharing.steps if isinstance(message.sharing, FedAvg) else 1,
-            "learning_rate": message.sharing.rate if isinstance(message.sharing, FedAvg) else None,
+            "local_steps": message.rounds.steps if isinstance(message.rounds, FedAvg) else 1,
+            "learning_rate": message.rounds.rate if isinstance(message.rounds, FedAvg) else None,
+            "label_smoothing": message.smoothing,
             "images": len(audit.private),
             "entries": message.entries,
             "norm": message.size,
@@ -66,10 +72,10 @@ def as_object(audit: Audit) -> dict[str, Any]:
         "attacker": {
             "description": "An honest-but-curious server, or somebody who listens in: it follows the "
             "protocol, sees one message of one participant, and knows the model, its weights, the number "
-            "of images" + (", the learning rate and the local steps." if local else "."),
+            "of images" + (f", {' and '.join(knows)}." if knows else "."),
             "nist": NIST,
-            "sok": "C" if local else "B",
-            "sok_name": SOK["C" if local else "B"],
+            "sok": "C" if in_detail else "B",
+            "sok_name": SOK["C" if in_detail else "B"],
         },
         "labels": {
             "rule": audit.labels.rule,
@@ -334,6 +340,8 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{message['entries']:,} entries, norm {message['norm']:.3g}",
         ),
     ]
+    if message["label_smoothing"]:
+        facts.append(("Labels are smoothed", f"by {message['label_smoothing']:g}"))
     if system["normalisation"]:
         facts.append(
             (

@@ -17,6 +17,7 @@ from wdlg.attacks.labels import UNDECIDED, BiasMin, Known, LabelRule, row_sum
 from wdlg.attacks.most_likely import MostLikely
 from wdlg.attacks.optimised import LM_STOP_LOSS, Optimised
 from wdlg.attacks.run import attack
+from wdlg.attacks.soft_labels import soft_labels
 from wdlg.audit.bounds import Leak, is_large, leak
 from wdlg.audit.message import Message, Private
 from wdlg.audit.models import System
@@ -204,6 +205,15 @@ def read_labels(system: System, message: Message, private: Private) -> tuple[Lab
     """What the message says of the labels, and the rule by which attacks on it come by them."""
     true = tuple(sorted(private.labels.tolist()))
     told = Known(tuple(private.labels.tolist()))
+    if message.smoothing:
+        return _smoothed_labels(system, message, true, told)
+    return _plain_labels(system, message, private, true, told)
+
+
+def _plain_labels(
+    system: System, message: Message, private: Private, true: tuple[int, ...], told: Known
+) -> tuple[Labels, LabelRule]:
+    """The same where a target is a label."""
     if system.own_output and all(message.sent[-2:]) and len(private) > 1:
         found = label_counts(message.gradient, len(private), system.parameters)
         read = tuple(found.labels[0].tolist())
@@ -246,6 +256,24 @@ def read_labels(system: System, message: Message, private: Private) -> tuple[Lab
     return Labels("none", (), true, note), told
 
 
+def _smoothed_labels(
+    system: System, message: Message, true: tuple[int, ...], told: Known
+) -> tuple[Labels, LabelRule]:
+    """The same where labels are smoothed: of one image's gradient the target is known."""
+    if len(true) > 1 or not system.own_output or not all(message.sent[-2:]) or message.rounds != FedSGD():
+        note = (
+            "Labels are smoothed, and then a rule applies only to one gradient of one image, of a model that "
+            "ends in a linear layer with bias. The attacks are told the labels."
+        )
+        return Labels("none", (), true, note), told
+    found = soft_labels(message.gradient, system.parameters)
+    label = int(found.labels[0])
+    if label == UNDECIDED:
+        return Labels("soft_labels", (), true, "The output layer's gradient fits no target."), told
+    note = f"Read off the target, whose labels are smoothed by {float(found.smoothing[0]):.3g}."
+    return Labels("soft_labels", (label,), true, note), Known((label,))
+
+
 def _attacks(
     system: System, message: Message, private: Private, rule: LabelRule, evaluations: int
 ) -> tuple[list[Attack], list[str]]:
@@ -256,7 +284,8 @@ def _attacks(
         one = len(private) == 1 and message.sharing == FedSGD()
         if not (one and system.own_output and message.complete):
             raise InputError(
-                "it needs the whole gradient of one image, of a model that ends in a linear layer with bias."
+                "it needs the whole gradient of one image with a label that is not smoothed, of a model that "
+                "ends in a linear layer with bias."
             )
         from wdlg.attacks.exact_stack import stack_of
 

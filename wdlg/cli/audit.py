@@ -81,6 +81,13 @@ PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
     help="Steps that a message is of, each on all its images.",
 )
 @option(
+    "--label-smoothing",
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="Targets are (1 - S) for the label and S shared by all classes.  [default: 0]",
+)
+@option(
     "--noise",
     type=float,
     multiple=True,
@@ -117,6 +124,7 @@ def audit(
     delta: bool,
     learning_rate: float | None,
     local_steps: int,
+    label_smoothing: float,
     noise: tuple[float, ...],
     accuracy: float,
     defence: tuple[str, ...],
@@ -158,7 +166,7 @@ def audit(
         seed=seed,
     )
     private = _private(system, dataset, index, images, label, data_dir)
-    sharing = sharing_of(system, local_steps, learning_rate, len(private))
+    sharing = sharing_of(system, local_steps, learning_rate, len(private), label_smoothing)
     message = _message(system, private, sharing, gradient, rename, partial, delta, learning_rate, local_steps)
     found = run(
         system,
