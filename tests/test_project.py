@@ -463,3 +463,9 @@ def test_the_readme_says_what_the_closed_form_reached_with_relu():
         assert relu[name]["below 1e-6"] == 0
     assert sum(row["converged and not below 1e-4"] for row in rows) == 0
     assert all(row["below 1e-4"] == row["images"] for row in rows if row["activation"] == "sigmoid")
+
+
+def test_a_table_in_a_docstring_has_a_caption():
+    """Of what reStructuredText reads as a table: rules of several columns, under no ``.. table::``."""
+    for path in (ROOT / "wdlg").rglob("*.py"):
+        assert not re.search(r"^={3,} +={3,}", path.read_text(), re.MULTILINE), path

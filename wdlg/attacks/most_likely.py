@@ -9,18 +9,20 @@ with a size s_i of the error of each entry, a rule T that the participant follow
 where the error is normal or taken for such. One mechanism, Levenberg-Marquardt with weights ``1 / s_i²`` and
 the residual r, so covers all defences (Balunović et al. 2022 put attacks into this form):
 
-================ ======================================== ==============================================
-defence          size of an entry's error                 and
-================ ======================================== ==============================================
-noise            that of the noise
-Laplace noise    that of the noise                        rho is the absolute value: weights ``1 / |r_i|``
-clipped noise    ``multiplier C``                         T clips g(x) as the participant did
-pruning          none for what was sent; for zeros up to  the least entry that was sent bounds those that
-                 the least sent                           were not
-rounding         the last bit of this entry
-quantisation     one unit of its parameter
-no output bias   infinite for the bias                    the weight is 0
-================ ======================================== ==============================================
+.. table:: What is known of a message after each defence.
+
+    ================ ======================================== ==============================================
+    defence          size of an entry's error                 and
+    ================ ======================================== ==============================================
+    noise            that of the noise
+    Laplace noise    that of the noise                        rho is the absolute value: weights ``1 / |r_i|``
+    clipped noise    ``multiplier C``                         T clips g(x) as the participant did
+    pruning          none for what was sent; for zeros up to  the least entry that was sent bounds those that
+                     the least sent                           were not
+    rounding         the last bit of this entry
+    quantisation     one unit of its parameter
+    no output bias   infinite for the bias                    the weight is 0
+    ================ ======================================== ==============================================
 
 An error that is spread evenly over an interval counts by its variance. With a prior the term
 ``(x - m)ᵀ C⁻¹ (x - m) / 2`` is added, and the picture is the most probable one
