@@ -1,5 +1,7 @@
 """The map of readings: what decides a place on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,3 +112,14 @@ def test_the_map_has_a_cell_for_each_place_with_its_successes():
     assert [text.get_text() for text in axes.texts] == ["8", "1 \N{MINUS SIGN}"]
     assert [label.get_text() for label in axes.get_yticklabels()] == [OPPONENT, "reading"]
     assert "8 runs each" in axes.get_title()
+
+
+def test_a_map_of_many_networks_and_optimisers_is_no_wider_than_a_phone_can_show():
+    one = next(iter(found(opponent=[GOOD] * 8, reading=[BAD] * 8).values()))
+    many = [
+        replace(one, network=network, optimizer=optimizer)
+        for network in ("relu, torch", "tanh, torch", "sigmoid, torch", "sigmoid, uniform")
+        for optimizer in ("LBFGS", "GradientDescent", "Adam")
+    ]
+    for shown in ([one], many):
+        assert readings_map(shown).get_figwidth() * 120 <= 640

@@ -162,9 +162,9 @@ def readings_map(places: Sequence[Place]) -> Picture:
         for name in ("network", "reading", "optimizer")
     )
     lines = -(-len(networks) // 2)
-    figure = Picture(
-        figsize=(2.1 + 0.75 * len(optimizers) * min(2, len(networks)), lines * (0.25 * len(readings) + 1.0))
-    )
+    wide = 2.1 + 0.75 * len(optimizers) * min(2, len(networks))
+    most = WIDTH + 0.4
+    figure = Picture(figsize=(min(wide, most), lines * (0.25 * len(readings) + 1.0)))
     grid = figure.subplots(lines, min(2, len(networks)), squeeze=False, sharey=True)
     for axes in grid.flat[len(networks) :]:
         axes.set_visible(False)
@@ -195,7 +195,11 @@ def readings_map(places: Sequence[Place]) -> Picture:
             ylim=(len(readings) - 0.5, -0.5),
             title=f"{network}\n{runs} runs each",
         )
-        axes.set_xticks(range(len(optimizers)), [OPTIMIZER_TITLES.get(name, name) for name in optimizers])
+        axes.set_xticks(
+            range(len(optimizers)),
+            [OPTIMIZER_TITLES.get(name, name) for name in optimizers],
+            rotation=35 if wide > most else 0,
+        )
         axes.set_yticks(range(len(readings)), readings)
         axes.grid(visible=False)
     compared = [place for place in places if place.gain is not None]
