@@ -129,6 +129,15 @@ def test_a_message_of_smoothed_labels_is_audited_as_that_and_as_nothing_else(cou
     assert "--label-smoothing" in audit.read(system, private, kept, FedSGD()).notes[-1]
 
 
+@pytest.mark.parametrize("level", [0.01, 1.0, 3.0])
+def test_noise_that_spoils_the_target_does_not_hide_a_smoothed_label(level):
+    system, private, _ = of(models.lenet())
+    message = audit.made(system, private, sharing_of(system, 1, None, 1, 0.1)).defended(Noise(level), seed=0)
+    labels, _ = read_labels(system, message, private)
+    assert labels.leaked
+    assert labels.rule == ("soft_labels" if level < 1 else "bias_min")
+
+
 def test_smoothing_is_known_from_the_target_where_the_network_is_sure():
     model = models.lenet()
     system, private, _ = of(model)

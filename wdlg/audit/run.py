@@ -268,8 +268,13 @@ def _smoothed_labels(
         return Labels("none", (), true, note), told
     found = soft_labels(message.gradient, system.parameters)
     label = int(found.labels[0])
-    if label == UNDECIDED:
-        return Labels("soft_labels", (), true, "The output layer's gradient fits no target."), told
+    if label == UNDECIDED:  # as after noise: the least entry may name the label all the same
+        rule = BiasMin()
+        read = tuple(rule(message.gradient).tolist())
+        if UNDECIDED in read:
+            return Labels(rule.name, (), true, "The least entry of the bias names no label."), told
+        note = "The gradient fits no target exactly: read as the least entry of the output bias's gradient."
+        return Labels(rule.name, read, true, note), rule
     note = f"Read off the target, whose labels are smoothed by {float(found.smoothing[0]):.3g}."
     return Labels("soft_labels", (label,), true, note), Known((label,))
 
