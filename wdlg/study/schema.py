@@ -70,6 +70,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     },
     "levenberg_marquardt": {
         "damping": 1e-6,
+        "fall": 3.0,
         "tolerance": 1e-6,
         "least_gain": 1e-4,
         "precision": "double",

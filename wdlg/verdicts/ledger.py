@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -323,14 +324,31 @@ def ground(
     return pd.DataFrame(rows)
 
 
+def _own(study: str) -> dict[str, pd.DataFrame]:
+    """The tables that ``claims.yaml`` names under "own" for a study, of what the project has of them."""
+    tables = {}
+    for table, name in rules()["own"].get(study, {}).items():
+        if name.endswith(".json"):
+            rows = project.locate("benchmarks", name)
+            if rows is not None:
+                tables[table] = pd.DataFrame(json.loads(rows.read_text(encoding="utf-8")))
+        else:
+            for planned, store in _studies([name]):
+                tables[table] = store.read_all(planned.cells)
+    return tables
+
+
 def beside(study: str) -> list[tuple[Study, Store]]:
     """The project's studies that ``claims.yaml`` names beside one, with their records, if there are any."""
-    found = []
-    for name in rules()["beside"].get(study, []):
+    return list(_studies(rules()["beside"].get(study, [])))
+
+
+def _studies(names: Iterable[str]) -> Iterator[tuple[Study, Store]]:
+    """Of the project's studies by these names those that have records."""
+    for name in names:
         file, records = project.locate("studies", f"{name}.yaml"), project.locate("results", name)
         if file is not None and records is not None:
-            found.append((load(str(file)), Store(records)))
-    return found
+            yield load(str(file)), Store(records)
 
 
 def from_store(
@@ -365,6 +383,7 @@ def from_store(
         if isinstance(cell, AttackCell) and cell.rate is not None:
             rates.setdefault(cell.attack.evaluations, []).append(cell)
     budgets = [store.read_all(found).assign(budget=budget) for budget, found in rates.items()]
+    tables |= _own(study.name)
     tables["rates"] = pd.concat([one for one in budgets if len(one)] or [pd.DataFrame()], ignore_index=True)
     others = [variant for one in ((study, store), *beside) for variant in variants(*one)]
     if others:

@@ -19,6 +19,7 @@ from wdlg.verdicts.on_images import (
 )
 from wdlg.verdicts.on_labels import dlg_labels, label_accuracy, label_cost, label_growth
 from wdlg.verdicts.on_rates import large_rates, rate_calm, rate_effect
+from wdlg.verdicts.on_second_order import closed_form, recovers_nearly_all, recovers_with
 from wdlg.verdicts.result import Records, Result
 
 __all__ = ["MEASURES", "Records", "Result"]
@@ -29,6 +30,7 @@ MEASURES: dict[str, Callable[..., Result]] = {
         *(label_accuracy, label_cost, label_growth, dlg_labels),
         *(lower_loss, paired, order, no_explosion_by_loss, no_explosion, fidelity, strongest),
         *(large_rates, rate_effect, rate_calm),
+        *(recovers_nearly_all, recovers_with, closed_form),
         *(before.label_accuracy_if_zero, before.label_cost_of_all, before.dlg_labels_of_main),
         *(before.large_rates_by_half, before.rate_threshold),
     )

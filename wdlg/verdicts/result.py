@@ -22,6 +22,8 @@ class Records:
             gradient evaluations that an attack could make.
         labels: rows of :func:`wdlg.study.labels.compare_rules`, with the columns dataset, activation,
             architecture, initial and dtype.
+        second_order, damped: records of ``studies/second-order.yaml`` and ``studies/damped.yaml``.
+        closed_form: rows of ``benchmarks/exact.json``.
     """
 
     attacks: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -29,6 +31,9 @@ class Records:
     ground: pd.DataFrame = field(default_factory=pd.DataFrame)
     rates: pd.DataFrame = field(default_factory=pd.DataFrame)
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    second_order: pd.DataFrame = field(default_factory=pd.DataFrame)
+    damped: pd.DataFrame = field(default_factory=pd.DataFrame)
+    closed_form: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
