@@ -17,10 +17,17 @@ from wdlg.verdicts.result import Records
 READING = "rows, exact"
 
 
-def study():
-    """A study with one part, of the squared distance and a reading, in the five data sets of the paper."""
+def study(optimizers=None):
+    """A study with one part, of the squared distance and a reading, in the five data sets of the paper.
+
+    Args:
+        optimizers: by method, where each has its own.
+    """
     part = {**CONTENT["parts"]["relu"], "datasets": rules()["datasets"], "attacks": [OPPONENT, READING]}
     part["learning_rates"] = {OPPONENT: 0.1, READING: 0.3}
+    if optimizers:
+        del part["optimizer"]
+        part["optimizers"] = {name: {"name": one} for name, one in optimizers.items()}
     return from_mapping(
         CONTENT
         | {
@@ -79,6 +86,21 @@ def test_what_the_test_says_elsewhere_is_what_its_measure_says_of_renamed_record
     [one] = judged(READING, OPPONENT).by
     assert (one.result.verdict, one.result.condition) == (alone.verdict, alone.condition)
     assert one.result.summary == alone.summary
+
+
+@pytest.mark.parametrize("claim", ["faster", "order"])
+def test_iterations_of_several_optimisers_decide_nothing(claim):
+    planned = study({OPPONENT: "adam", READING: "lbfgs"})
+    entries = ledger(Records(), command="", others=variants(planned, stored(READING, OPPONENT)))
+    [one] = next(entry for entry in entries if entry.id == claim).by
+    assert one.variant.against == ("Adam",)
+    assert one.result.verdict == UNDECIDED
+    assert "under Adam" in one.result.condition
+    [success] = next(entry for entry in entries if entry.id == "higher-success").by
+    assert success.result == judged(READING, OPPONENT).by[0].result
+    [alike] = judged(READING, OPPONENT, claim).by  # one optimiser for all
+    assert alike.variant.against == ()
+    assert "mnist/iDLG" in alike.result.numbers or "iDLG" in alike.result.summary
 
 
 def test_claims_about_the_loss_alone_are_judged_elsewhere():

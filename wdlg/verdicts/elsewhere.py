@@ -8,7 +8,7 @@ the study's main part, is the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import pandas as pd
 
 from wdlg.study.specification import AttackCell, Study
 from wdlg.study.store import Store
+from wdlg.verdicts.claims import UNDECIDED
 from wdlg.verdicts.readings import OPPONENT, network_of
 from wdlg.verdicts.result import Records, Result
+from wdlg.verdicts.wording import words
 
 OURS = {OPPONENT: "iDLG"}
 """What a method of a map is called in the tests, beside DLG, which keeps its name."""
@@ -34,6 +36,7 @@ class Variant:
         study, part: whose records they are.
         network: activation and distribution of the initial weights, such as "relu, torch".
         optimizer: of the reading, such as "LBFGS".
+        against: the optimisers of DLG and of the squared distance, where they are others.
         reading: the method's name in its study.
         records: of the attacks, in which the reading is called WDLG, and the squared distance iDLG.
     """
@@ -44,6 +47,7 @@ class Variant:
     optimizer: str
     reading: str
     records: Records
+    against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ def variants(study: Study, store: Store) -> list[Variant]:
         if isinstance(cell, AttackCell):
             parts.setdefault(cell.part, []).append(cell)
     for part, cells in parts.items():
-        attacks = {cell.attack.name: cell.attack for cell in cells}
-        readings = [name for name in attacks if name.startswith(("rows", "kernels"))]
-        if OPPONENT not in attacks or not readings:
+        optimizers = {cell.attack.name: type(cell.attack.optimizer).__name__ for cell in cells}
+        readings = [name for name in optimizers if name.startswith(("rows", "kernels"))]
+        if OPPONENT not in optimizers or not readings:
             continue
         table = store.read_all(cells)
         for name in readings:
@@ -91,7 +95,8 @@ def variants(study: Study, store: Store) -> list[Variant]:
                         study=study.name,
                         part=part,
                         network=network_of(cells[0]),
-                        optimizer=type(attacks[name].optimizer).__name__,
+                        optimizer=optimizers[name],
+                        against=_others(optimizers[name], optimizers),
                         reading=name,
                         records=Records(attacks=_in_the_place_of_wdlg(table, name)),
                     )
@@ -114,6 +119,17 @@ def main_variant(study: Study, cells: Iterable[Any], table: pd.DataFrame) -> lis
             records=Records(attacks=table),
         )
     ]
+
+
+def incomparable(variant: Variant) -> Result:
+    """What a test of counts of iterations says of methods that do not have one optimiser: nothing.
+
+    An iteration of L-BFGS is up to 20 gradient evaluations, one of Adam is one.
+    """
+    theirs = words(list(variant.against))
+    return Result(
+        UNDECIDED, "not comparable", f"the opponents run under {theirs}, of which an iteration is other work"
+    )
 
 
 def as_table(claims: Iterable[tuple[str, Iterable[Judged]]]) -> pd.DataFrame:
@@ -149,6 +165,12 @@ def in_words(judged: Iterable[Judged]) -> str:
     said = [one.result.verdict for one in judged]
     counts = [f"{verdict} in {said.count(verdict)}" for verdict in dict.fromkeys(said)]
     return f"{', '.join(counts)} of {len(said)} variants" if said else "not measured elsewhere"
+
+
+def _others(own: str, optimizers: Mapping[str, str]) -> tuple[str, ...]:
+    """The optimisers of the opponents that are not the reading's own."""
+    theirs = [optimizers[name] for name in ("DLG", OPPONENT) if name in optimizers]
+    return tuple(dict.fromkeys(one for one in theirs if one != own))
 
 
 def _in_the_place_of_wdlg(table: pd.DataFrame, reading: str) -> pd.DataFrame:

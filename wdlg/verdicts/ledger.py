@@ -16,7 +16,7 @@ from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED, rules
 from wdlg.verdicts.comparison import ALL, NotMeasuredError, compare_overall, successes
-from wdlg.verdicts.elsewhere import Judged, Variant, main_variant, variants
+from wdlg.verdicts.elsewhere import Judged, Variant, incomparable, main_variant, variants
 from wdlg.verdicts.measures import MEASURES, Records, Result
 
 
@@ -190,8 +190,11 @@ def _moved(records: Records, claim: Mapping[str, Any]) -> Iterator[Moved]:
 
 def _elsewhere(others: Sequence[Variant], claim: Mapping[str, Any]) -> Iterator[Judged]:
     """What the test of a claim says of variants, where ``claims.yaml`` says that it is about the loss."""
-    if claim.get("elsewhere", False):
-        for variant in others:
+    said = claim.get("elsewhere", False)
+    for variant in others if said else ():
+        if said == "in iterations" and variant.against:
+            yield Judged(variant, incomparable(variant))
+        else:
             yield Judged(variant, judge(variant.records, claim["measure"], claim["settings"]))
 
 
