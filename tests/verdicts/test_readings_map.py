@@ -8,7 +8,7 @@ import pytest
 
 from wdlg.figures import readings_map
 from wdlg.study.specification import from_mapping
-from wdlg.verdicts.readings import OPPONENT, in_words, places
+from wdlg.verdicts.readings import OPPONENT, as_table, comparisons, in_words, places
 
 CONTENT = {
     "name": "map",
@@ -123,3 +123,32 @@ def test_a_map_of_many_networks_and_optimisers_is_no_wider_than_a_phone_can_show
     ]
     for shown in ([one], many):
         assert readings_map(shown).get_figwidth() * 120 <= 640
+
+
+class OfOneDataSet(Stored):
+    """On MNIST the reading recovers everything and its opponent nothing, on SVHN it is the other way round."""
+
+    def __init__(self):
+        self.tables = {
+            "mnist": Stored(opponent=[BAD] * 6, reading=[GOOD] * 6),
+            "svhn": Stored(opponent=[GOOD] * 6, reading=[BAD] * 6),
+        }
+
+    def read_all(self, cells):
+        (dataset,) = {cell.dataset for cell in cells}
+        return self.tables[dataset].read_all(cells)
+
+
+def test_a_comparison_is_made_on_each_data_set_with_the_optimiser_of_each_method():
+    part = {**CONTENT["parts"]["relu"], "datasets": ["mnist", "svhn"]}
+    del part["optimizer"]
+    part["optimizers"] = {OPPONENT: {"name": "adam"}, "reading": {"name": "lbfgs"}}
+    cells = from_mapping(CONTENT | {"parts": {"one": part}}).cells
+    made = comparisons(cells, OfOneDataSet())
+    assert [(one.dataset, one.reading, one.optimizer, one.verdict) for one in made if one.gain] == [
+        ("mnist", "reading", "LBFGS", "better"),
+        ("svhn", "reading", "LBFGS", "worse"),
+    ]
+    assert {one.optimizer for one in made if not one.gain} == {"Adam"}
+    assert as_table(made)["data set"].tolist() == ["MNIST", "MNIST", "SVHN", "SVHN"]
+    assert "data set" not in as_table(found(opponent=[GOOD] * 8).values())

@@ -3,14 +3,14 @@
 A place on the map is a reading, on a kind of network, under an optimiser. What decides is success alone (an
 MSE below 0.01), paired case by case, with networks as units, on all data sets of the map together. Its
 intervals are not corrected for the number of places: the map explores, and says where to look. Claims are
-judged on other cases.
+judged on other cases, by data set (:func:`comparisons`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from wdlg.study.statistics import Paired
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import rules
 from wdlg.verdicts.comparison import NotMeasuredError, of_method, pooled, successes
+from wdlg.verdicts.wording import title
 
 OPPONENT = "squared (iDLG)"
 """What every reading is compared with."""
@@ -39,6 +40,7 @@ class Place:
         network: activation and distribution of the initial weights, such as "relu, torch".
         optimizer: its name, such as "LBFGS".
         learning_rate: at which it ran.
+        dataset: the data set; "" for all of the map together.
         reading: the method's name.
         runs, networks: how many.
         successes, explosions: of the runs.
@@ -58,6 +60,7 @@ class Place:
     median_mse: float
     gain: Paired | None
     verdict: str
+    dataset: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Numbers by name."""
@@ -65,6 +68,7 @@ class Place:
             "network": self.network,
             "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
+            "dataset": self.dataset,
             "reading": self.reading,
             "verdict": self.verdict,
             "runs": self.runs,
@@ -90,6 +94,27 @@ def places(cells: Iterable[Cell], store: Store) -> list[Place]:
                 found.append(_place(network, optimizer, reading, table))
             except NotMeasuredError:
                 continue
+    return found
+
+
+def comparisons(cells: Iterable[Cell], store: Store) -> list[Place]:
+    """Each method beside the squared distance on each data set of each part, as far as they are stored.
+
+    Methods of a part may have optimisers of their own.
+    """
+    groups: dict[tuple[str, str], list[AttackCell]] = defaultdict(list)
+    for cell in cells:
+        if isinstance(cell, AttackCell):
+            groups[cell.part, cell.dataset].append(cell)
+    found = []
+    for (_, dataset), members in groups.items():
+        table = store.read_all(members)
+        for attack in {cell.attack.name: cell.attack for cell in members}.values():
+            try:
+                one = _place(network_of(members[0]), type(attack.optimizer).__name__, attack.name, table)
+            except NotMeasuredError:
+                continue
+            found.append(replace(one, dataset=dataset))
     return found
 
 
@@ -133,7 +158,8 @@ def _verdict(gain: Paired, *, recovers: bool) -> str:
 
 
 def as_table(found: Iterable[Place]) -> pd.DataFrame:
-    """The map as a table for a page, a row for each place."""
+    """Places as a table for a page, a row for each; with their data sets, where they have one."""
+    found = list(found)
     columns = ["network", "optimiser", "reading", "learning rate", "runs", "recovered", "exploded"]
     rows = [
         (
@@ -144,7 +170,10 @@ def as_table(found: Iterable[Place]) -> pd.DataFrame:
         )
         for place in found
     ]
-    return pd.DataFrame(rows, columns=[*columns, "median MSE", "gain in success", "verdict"])
+    table = pd.DataFrame(rows, columns=[*columns, "median MSE", "gain in success", "verdict"])
+    if any(place.dataset for place in found):
+        table.insert(1, "data set", [title(place.dataset) for place in found])
+    return table
 
 
 def in_words(found: list[Place], readings: Iterable[str]) -> str:
