@@ -126,7 +126,7 @@ def test_a_map_of_many_networks_and_optimisers_is_no_wider_than_a_phone_can_show
 
 
 class OfOneDataSet(Stored):
-    """On MNIST the reading recovers everything and its opponent nothing, on SVHN it is the other way round."""
+    """On MNIST the reading recovers everything and its opponent nothing, on SVHN the other way round."""
 
     def __init__(self):
         self.tables = {

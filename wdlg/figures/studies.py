@@ -24,6 +24,7 @@ from wdlg.figures.look import (
     percent,
 )
 from wdlg.study.statistics import share_by_network
+from wdlg.verdicts import wording
 from wdlg.verdicts.readings import BETTER, NONE_RECOVERS, TIES, TOO_FEW, WORSE, Place
 
 
@@ -147,22 +148,31 @@ OPTIMIZER_TITLES = {"LBFGS": "L-BFGS", "GradientDescent": "descent", "Adam": "Ad
 """Short names of optimisers, for narrow columns."""
 
 
+def _column(place: Place) -> str:
+    """What heads the column of a place on a map."""
+    return (
+        wording.title(place.dataset)
+        if place.dataset
+        else OPTIMIZER_TITLES.get(place.optimizer, place.optimizer)
+    )
+
+
 def readings_map(places: Sequence[Place]) -> Picture:
     """Where each reading recovers more, as many or fewer images than the squared distance.
 
     Args:
-        places: of ``wdlg.verdicts.readings.places``; one panel for each kind of network, a row for each
-            reading, a column for each optimiser. A cell shows the images recovered and the sign of its
-            verdict.
+        places: of ``wdlg.verdicts.readings``; one panel for each kind of network, a row for each reading, a
+            column for each optimiser or, in a comparison by data set, for each data set. A cell shows the
+            images recovered and the sign of its verdict.
     """
     if not places:
         return empty()
-    networks, readings, optimizers = (
-        list(dict.fromkeys(getattr(place, name) for place in places))
-        for name in ("network", "reading", "optimizer")
+    networks, readings = (
+        list(dict.fromkeys(getattr(place, name) for place in places)) for name in ("network", "reading")
     )
+    columns = list(dict.fromkeys(_column(place) for place in places))
     lines = -(-len(networks) // 2)
-    wide = 2.1 + 0.75 * len(optimizers) * min(2, len(networks))
+    wide = 2.1 + 0.75 * len(columns) * min(2, len(networks))
     most = WIDTH + 0.4
     figure = Picture(figsize=(min(wide, most), lines * (0.25 * len(readings) + 1.0)))
     grid = figure.subplots(lines, min(2, len(networks)), squeeze=False, sharey=True)
@@ -173,7 +183,7 @@ def readings_map(places: Sequence[Place]) -> Picture:
         for place in places:
             if place.network != network:
                 continue
-            column, line = optimizers.index(place.optimizer), readings.index(place.reading)
+            column, line = columns.index(_column(place)), readings.index(place.reading)
             color, sign = VERDICT_LOOKS[place.verdict]
             axes.add_patch(
                 Rectangle((column - 0.5, line - 0.5), 1, 1, facecolor=color, edgecolor="white", linewidth=1.5)
@@ -191,14 +201,12 @@ def readings_map(places: Sequence[Place]) -> Picture:
             )
             runs = max(runs, place.runs)
         axes.set(
-            xlim=(-0.5, len(optimizers) - 0.5),
+            xlim=(-0.5, len(columns) - 0.5),
             ylim=(len(readings) - 0.5, -0.5),
             title=f"{network}\n{runs} runs each",
         )
         axes.set_xticks(
-            range(len(optimizers)),
-            [OPTIMIZER_TITLES.get(name, name) for name in optimizers],
-            rotation=35 if wide > most else 0,
+            range(len(columns)), columns, rotation=35 if wide > most or any(p.dataset for p in places) else 0
         )
         axes.set_yticks(range(len(readings)), readings)
         axes.grid(visible=False)
@@ -209,7 +217,7 @@ def readings_map(places: Sequence[Place]) -> Picture:
         if (count := sum(place.verdict == verdict for place in compared))
     ]
     better = [
-        f"{place.reading} on {place.network} under {OPTIMIZER_TITLES.get(place.optimizer, place.optimizer)}"
+        f"{place.reading} on {place.network}{',' if place.dataset else ' under'} {_column(place)}"
         for place in compared
         if place.verdict == BETTER
     ]
