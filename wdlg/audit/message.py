@@ -19,7 +19,7 @@ from wdlg.errors import InputError, require_count, require_not_negative, require
 from wdlg.losses import Loss, SquaredEuclidean, WeightedEuclidean
 from wdlg.sharing.defences import Defence, LaplaceNoise, Noise
 from wdlg.sharing.federated import FedAvg, FedSGD, Sharing
-from wdlg.sharing.habits import Smoothed
+from wdlg.sharing.habits import Smoothed, apart_from_labels
 from wdlg.updates.gradient import Gradient
 from wdlg.updates.output_layer import Dense
 
@@ -105,7 +105,7 @@ class Message:
     @property
     def rounds(self) -> Sharing:
         """How it was made, whatever the labels."""
-        return self.sharing.sharing if isinstance(self.sharing, Smoothed) else self.sharing
+        return apart_from_labels(self.sharing)
 
     @property
     def loss(self) -> Loss:

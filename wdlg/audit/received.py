@@ -19,7 +19,7 @@ from wdlg.audit.message import Message, Private, exact
 from wdlg.audit.models import System
 from wdlg.errors import InputError, require_positive
 from wdlg.sharing.federated import FedSGD, Sharing
-from wdlg.sharing.habits import Smoothed
+from wdlg.sharing.habits import apart_from_labels
 from wdlg.updates.gradient import Gradient, from_tensors, rows_of
 from wdlg.updates.output_layer import Dense
 
@@ -97,8 +97,7 @@ def read(
     ]
     sent = tuple(place in found for place in range(len(shapes)))
     scaled = [(scale * tensor.double()).to(like) for tensor in whole]
-    plain = sharing.sharing if isinstance(sharing, Smoothed) else sharing
-    of_one = isinstance(plain, FedSGD) and len(private) == 1
+    of_one = isinstance(apart_from_labels(sharing), FedSGD) and len(private) == 1
     message = Message(_gradient(scaled, sent, of_one, notes), sent, sharing, tuple(notes), digest)
     return replace(message, notes=(*notes, *_fit(system, message, private)))
 

@@ -44,6 +44,15 @@ class Smoothed:
         return self.sharing(network, parameters, images, smooth)
 
 
+def apart_from_labels(sharing: Sharing) -> Sharing:
+    """The rule under a smoothing of labels: how something is sent, whatever the labels.
+
+    >>> apart_from_labels(Smoothed(0.1))
+    FedSGD()
+    """
+    return sharing.sharing if isinstance(sharing, Smoothed) else sharing
+
+
 @dataclass(frozen=True)
 class Normalised:
     """Images normalised before the network sees them: ``(image - mean) / deviation``, channel by channel.
