@@ -8,7 +8,7 @@ import pytest
 
 from wdlg.figures import readings_map
 from wdlg.study.specification import from_mapping
-from wdlg.verdicts.readings import OPPONENT, as_table, comparisons, in_words, places
+from wdlg.verdicts.readings import OPPONENT, against, as_table, comparisons, in_words, places
 
 CONTENT = {
     "name": "map",
@@ -150,5 +150,9 @@ def test_a_comparison_is_made_on_each_data_set_with_the_optimiser_of_each_method
         ("svhn", "reading", "LBFGS", "worse"),
     ]
     assert {one.optimizer for one in made if not one.gain} == {"Adam"}
+    assert against(made, "reading") == "6 against 0 (MNIST), 0 against 6 (SVHN)"
+    assert (
+        against(made, "another") == against(found(reading=[GOOD] * 6).values(), "reading") == "not measured"
+    )
     assert as_table(made)["data set"].tolist() == ["MNIST", "MNIST", "SVHN", "SVHN"]
     assert "data set" not in as_table(found(opponent=[GOOD] * 8).values())

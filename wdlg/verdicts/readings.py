@@ -183,3 +183,22 @@ def in_words(found: list[Place], readings: Iterable[str]) -> str:
         return "not measured"
     counts = [f"{verdict} in {chosen.count(verdict)}" for verdict in VERDICTS if verdict in chosen]
     return f"{', '.join(counts)} of {len(chosen)} places"
+
+
+def against(found: Iterable[Place], reading: str) -> str:
+    """Images that a reading recovers and that the squared distance does on the same cases, in words.
+
+    Args:
+        found: of :func:`comparisons`, of one part.
+        reading: its name.
+
+    Returns:
+        Such as "31 against 18 (MNIST), 17 against 10 (Fashion-MNIST)".
+    """
+    counts = {(place.dataset, place.reading): place.successes for place in found}
+    said = [
+        f"{count} against {counts[dataset, OPPONENT]} ({title(dataset)})"
+        for (dataset, name), count in counts.items()
+        if name == reading and (dataset, OPPONENT) in counts
+    ]
+    return ", ".join(said) or "not measured"
