@@ -1,5 +1,7 @@
 """A study of a few seconds on the digits that come with scikit-learn."""
 
+import pandas as pd
+
 from wdlg.study.specification import from_mapping
 
 CONTENT = {
@@ -35,3 +37,13 @@ CONTENT = {
 def small_study(**changes):
     """The study, with top-level keys of its file replaced."""
     return from_mapping({**CONTENT, **changes})
+
+
+def same(first, second):
+    """Records are equal, but for the time that they took."""
+    pd.testing.assert_frame_equal(first.drop(columns=["seconds"]), second.drop(columns=["seconds"]))
+
+
+def contents(folder):
+    """Every file of a folder with its bytes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
