@@ -150,7 +150,7 @@ def test_a_comparison_is_made_on_each_data_set_with_the_optimiser_of_each_method
         ("svhn", "reading", "LBFGS", "worse"),
     ]
     assert {one.optimizer for one in made if not one.gain} == {"Adam"}
-    assert against(made, "reading") == "6 against 0 (MNIST), 0 against 6 (SVHN)"
+    assert against(made, "reading") == "6 of 6 against 0 of 6 (MNIST), 0 of 6 against 6 of 6 (SVHN)"
     assert (
         against(made, "another") == against(found(reading=[GOOD] * 6).values(), "reading") == "not measured"
     )

@@ -193,9 +193,9 @@ def against(found: Iterable[Place], reading: str) -> str:
         reading: its name.
 
     Returns:
-        Such as "31 against 18 (MNIST), 17 against 10 (Fashion-MNIST)".
+        Such as "31 of 100 against 18 of 100 (MNIST), 17 of 100 against 10 of 100 (Fashion-MNIST)".
     """
-    counts = {(place.dataset, place.reading): place.successes for place in found}
+    counts = {(place.dataset, place.reading): f"{place.successes} of {place.runs}" for place in found}
     said = [
         f"{count} against {counts[dataset, OPPONENT]} ({title(dataset)})"
         for (dataset, name), count in counts.items()
