@@ -465,6 +465,16 @@ def test_the_readme_says_what_the_closed_form_reached_with_relu():
     assert all(row["below 1e-4"] == row["images"] for row in rows if row["activation"] == "sigmoid")
 
 
+def test_the_readme_says_what_second_order_reached():
+    study = load(ROOT / "studies" / "damped.yaml")
+    runs = Store(ROOT / "results" / "damped").read_all(study.part("grey") + study.part("colour"))
+    text = " ".join((ROOT / "README.md").read_text().split())
+    steps = runs.groupby("dataset")["iterations"].median()
+    assert len(steps) == 5
+    assert f"{(runs['mse'] < 1e-6).sum()} of {len(runs)} images of the five data sets" in text
+    assert f"in {steps.min():g} to {steps.max():g} iterations (medians of the data sets)" in text
+
+
 def test_a_table_in_a_docstring_has_a_caption():
     """Of what reStructuredText reads as a table: rules of several columns, under no ``.. table::``."""
     for path in (ROOT / "wdlg").rglob("*.py"):
