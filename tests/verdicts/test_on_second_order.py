@@ -70,7 +70,7 @@ def test_what_holds_on_no_data_set_failed_and_what_was_not_measured_is_undecided
     poor = pd.concat([runs(name, 40, 10) for name in data.PAPER])
     result = recovers_nearly_all(Records(damped=poor), **NEARLY)
     assert result.verdict == FAILED
-    assert result.headline == "200 of 250 runs below 1e-06"
+    assert result.headline == "200 of 250 runs below 1e-6"
     assert result.numbers["lfw"]["low"] < 0.8 < result.numbers["lfw"]["high"]
     assert recovers_nearly_all(Records(damped=runs("lfw", 40, 10)), **NEARLY).verdict == UNDECIDED
     for records in (Records(), Records(damped=runs("lfw", 50, 0, part="joint"))):

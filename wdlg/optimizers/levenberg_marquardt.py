@@ -13,8 +13,8 @@ Two numbers are not theirs, and were chosen on development images. A start from 
 and with little damping the first step leaps still farther, into saturated units, from where an attack may not
 come back: so the damping begins at 1e-2, not at 1e-6 as for a good start. And near the image the matrix has
 eigenvalues of all sizes, of which the image needs the smallest: so the damping may fall to a tenth at a
-step, not to a third only. ``studies/second-order.yaml`` has the numbers of the textbook,
-``LevenbergMarquardt(damping=1e-6, fall=3)``, and ``studies/damped.yaml`` these.
+step, not to a third only. ``studies/second-order.yaml`` has ``LevenbergMarquardt(damping=1e-6, fall=3)``,
+and ``studies/damped.yaml`` these.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def recovers_nearly_all(
         "; ".join(told),
         condition,
         values(shares),
-        headline=f"{found} of {len(rows)} runs below {mse:g}",
+        headline=f"{found} of {len(rows)} runs below {mse:.0e}".replace("e-0", "e-"),
     )
 
 
