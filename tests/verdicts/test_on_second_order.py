@@ -120,7 +120,7 @@ def rows(found=100, wrong=0, images=100, **changed):
     ],
 )
 def test_the_closed_form_recovers_and_takes_nothing_wrong_for_right(table, verdict, condition):
-    settings = {"datasets": ["mnist", "lfw"], "images": 100, "below": "below 1e-6", "share": 0.9}
+    settings = {"images": {"mnist": 100, "lfw": 90}, "below": "below 1e-6", "share": 0.9}
     found = closed_form(Records(closed_form=table), activation="relu", initial="torch", **settings)
     assert (found.verdict, found.condition) == (verdict, condition)
     with pytest.raises(NotMeasuredError):

@@ -227,12 +227,7 @@ def _plain_labels(
         )
         return Labels("label_counts", read, true, note), Known(read)
     if system.own_output and message.sent[-1] and len(private) == 1:
-        rule = BiasMin()
-        read = tuple(rule(message.gradient).tolist())
-        if UNDECIDED in read:
-            return Labels(rule.name, (), true, "The least entry of the bias names no label."), told
-        note = "Read as the least entry of the output bias's gradient."
-        return Labels(rule.name, read, true, note), rule
+        return _least_entry(message, true, told, "Read as the least entry of the output bias's gradient.")
     last = system.model.get_submodule(system.names[-1].rpartition(".")[0])
     reads = (
         isinstance(last, torch.nn.Linear)
@@ -256,6 +251,15 @@ def _plain_labels(
     return Labels("none", (), true, note), told
 
 
+def _least_entry(message: Message, true: tuple[int, ...], told: Known, note: str) -> tuple[Labels, LabelRule]:
+    """The label that the least entry of the output bias's gradient names, if it names one."""
+    rule = BiasMin()
+    read = tuple(rule(message.gradient).tolist())
+    if UNDECIDED in read:
+        return Labels(rule.name, (), true, "The least entry of the bias names no label."), told
+    return Labels(rule.name, read, true, note), rule
+
+
 def _smoothed_labels(
     system: System, message: Message, true: tuple[int, ...], told: Known
 ) -> tuple[Labels, LabelRule]:
@@ -269,12 +273,8 @@ def _smoothed_labels(
     found = soft_labels(message.gradient, system.parameters)
     label = int(found.labels[0])
     if label == UNDECIDED:  # as after noise: the least entry may name the label all the same
-        rule = BiasMin()
-        read = tuple(rule(message.gradient).tolist())
-        if UNDECIDED in read:
-            return Labels(rule.name, (), true, "The least entry of the bias names no label."), told
         note = "The gradient fits no target exactly: read as the least entry of the output bias's gradient."
-        return Labels(rule.name, read, true, note), rule
+        return _least_entry(message, true, told, note)
     note = f"Read off the target, whose labels are smoothed by {float(found.smoothing[0]):.3g}."
     return Labels("soft_labels", (label,), true, note), Known((label,))
 

@@ -10,7 +10,7 @@ from wdlg.study.statistics import share as share_of
 from wdlg.verdicts.claims import rules
 from wdlg.verdicts.comparison import NotMeasuredError, some
 from wdlg.verdicts.result import Records, Result
-from wdlg.verdicts.wording import Lack, settle, title, titles, values, words
+from wdlg.verdicts.wording import Lack, settle, share_in, title, titles, values, words
 
 
 def recovers_nearly_all(
@@ -26,7 +26,7 @@ def recovers_nearly_all(
     """Does an attack recover nearly every image of each data set, in few iterations, and never explode?
 
     Args:
-        records: with a table of this name, in which each run has a network of its own.
+        records: with a table of this name.
         table: a field of :class:`Records`.
         parts: of its study that are read.
         runs: that each data set must have.
@@ -43,7 +43,7 @@ def recovers_nearly_all(
             continue
         recovered, exploded = int((own["mse"] < mse).sum()), int(own["exploded"].sum())
         median = float(own["iterations"].median())
-        shares[name] = share_of(recovered, len(own))
+        shares[name] = share_in(own, own["mse"] < mse)
         if len(own) < runs:
             few.append(f"{len(own)} of at least {runs} runs on {title(name)}")
         elif recovered >= share * len(own) and median <= iterations and not exploded:
@@ -67,7 +67,7 @@ def recovers_with(
     """Does an attack recover enough images with each kind of network?
 
     Args:
-        records: with a table of this name, in which each run has a network of its own.
+        records: with a table of this name.
         table: a field of :class:`Records`.
         parts: of its study, "initial-" and the activation of its networks, with the share of runs that are
             to be recovered.
@@ -83,7 +83,7 @@ def recovers_with(
         if not len(own):
             continue
         recovered = int((own["mse"] < mse).sum())
-        shares[name] = share_of(recovered, len(own))
+        shares[name] = share_in(own, own["mse"] < mse)
         if recovered >= least * len(own) and len(own) >= runs:
             kept.append(name)
         told.append(f"{name} {recovered} of {len(own)} (asked: {100 * least:g} %)")
@@ -98,8 +98,7 @@ def closed_form(
     *,
     activation: str,
     initial: str,
-    datasets: Sequence[str],
-    images: int,
+    images: Mapping[str, int],
     below: str,
     share: float,
 ) -> Result:
@@ -108,8 +107,7 @@ def closed_form(
     Args:
         records: with rows of ``benchmarks/exact.json``, gradients in single precision.
         activation, initial: of the networks.
-        datasets: that are asked for.
-        images: that each must have.
+        images: how many are asked for, by data set; each has a network of its own.
         below: the column with the images that count as recovered, "below 1e-6" or "below 1e-4".
         share: of the images that are to be recovered.
     """
@@ -118,7 +116,7 @@ def closed_form(
         (rows["activation"] == activation) & (rows["initial"] == initial) & (rows["precision"] == "float32")
     )
     measured = {str(row["dataset"]): row for row in rows[chosen].to_dict("records")}
-    present = [name for name in datasets if name in measured]
+    present = [name for name in images if name in measured]
     if not present:
         raise NotMeasuredError(f"the closed form was not measured with {activation} and {initial} weights")
     shares, kept, told, few = {}, [], [], []
@@ -126,13 +124,13 @@ def closed_form(
         of, found = int(measured[name]["images"]), int(measured[name][below])
         wrong = int(measured[name]["converged and not below 1e-4"])
         shares[name] = share_of(found, of)
-        if of < images:
-            few.append(f"{of} of at least {images} images on {title(name)}")
+        if of < images[name]:
+            few.append(f"{of} of at least {images[name]} images on {title(name)}")
         elif found >= share * of and not wrong:
             kept.append(name)
         told.append(f"{title(name)} {found} of {of} {below}, {wrong} wrong and taken for right")
-    lacking = Lack(tuple(name for name in datasets if name not in measured), other=tuple(few))
-    verdict, condition = settle(len(kept) == len(datasets), [f"on {titles(kept)}"] if kept else [], lacking)
+    lacking = Lack(tuple(name for name in images if name not in measured), other=tuple(few))
+    verdict, condition = settle(len(kept) == len(images), [f"on {titles(kept)}"] if kept else [], lacking)
     recovered, of = (sum(int(measured[name][one]) for name in present) for one in (below, "images"))
     return Result(
         verdict, "; ".join(told), condition, values(shares), headline=f"{recovered} of {of} images {below}"
