@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 from deadly import always_five, begun, fatal_five
 from small_study import CONTENT, small_study
+from started import start, wait_until
 
 from wdlg.cli import main
 from wdlg.errors import InputError
@@ -297,28 +298,6 @@ def refusal(study_file, tmp_path, arguments):
 
 
 # The command
-
-
-def start(folder, content, *arguments):
-    """`wdlg study run` on a study, its records in the folder, as the head of a group of processes."""
-    folder.mkdir(exist_ok=True)
-    (folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    command = [str(Path(sys.executable).with_name("wdlg")), "study", "run", str(folder / "study.yaml")]
-    return subprocess.Popen(
-        [*command, "--store", str(folder / "store"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + 300  # the first time all loops are compiled
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
 
 
 def computing(process):

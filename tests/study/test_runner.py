@@ -2,19 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import torch
-import yaml
 from small_study import CONTENT, contents, same, small_study
+from started import start, wait_until
 
 from wdlg import data
 from wdlg.errors import InputError
@@ -164,28 +160,6 @@ ENDLESS = {
         "main": {**CONTENT["parts"]["main"], "attacks": ["iDLG"], "evaluations": 10**6},
     },
 }
-
-
-def start(folder, content, *arguments):
-    """`wdlg study run` on a study, its records in the folder, as the head of a group of processes."""
-    folder.mkdir(exist_ok=True)
-    (folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    command = [str(Path(sys.executable).with_name("wdlg")), "study", "run", str(folder / "study.yaml")]
-    return subprocess.Popen(
-        [*command, "--store", str(folder / "store"), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from wdlg import data
+from wdlg.attacks import LM
 from wdlg.study.specification import load
 from wdlg.verdicts.claims import CONDITION, FAILED, REPRODUCED, UNDECIDED, rules
 from wdlg.verdicts.comparison import NotMeasuredError
@@ -146,6 +147,11 @@ def test_the_claims_ask_for_what_the_goals_of_the_studies_ask_for():
     for part, least in claims["second-order-weights"]["parts"].items():
         assert GOALS[part].share == least
         assert claims["second-order-weights"]["mse"] == GOALS[part].below
+
+
+def test_the_attack_of_the_library_is_the_one_that_the_study_measured():
+    (cell, *_) = load("studies/damped.yaml").part("grey")
+    assert cell.attack.optimizer == LM.optimizer
 
 
 def test_the_tables_of_our_own_claims_are_those_of_the_project():
