@@ -19,8 +19,9 @@ from wdlg import data
 from wdlg.book.build import LAST, PROFILES, find_checkout, read_profile
 from wdlg.study.specification import load
 from wdlg.study.store import State, Store
-from wdlg.verdicts.comparison import pooled
+from wdlg.verdicts.comparison import compare_all, pooled
 from wdlg.verdicts.ledger import from_store
+from wdlg.verdicts.readings import comparisons
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -473,6 +474,23 @@ def test_the_readme_says_what_second_order_reached():
     assert len(steps) == 5
     assert f"{(runs['mse'] < 1e-6).sum()} of {len(runs)} images of the five data sets" in text
     assert f"in {steps.min():g} to {steps.max():g} iterations (medians of the data sets)" in text
+
+
+def test_what_is_said_of_transport_on_relu_holds_in_the_records():
+    """README, front page, chapter 4.5 and report say it in words, since it is of records that are complete."""
+    study, store = load(ROOT / "studies" / "networks.yaml"), Store(ROOT / "results" / "networks")
+    cells = study.part("relu-grey-lbfgs")
+    found = {(one.dataset, one.reading): one for one in comparisons(cells, store)}
+    assert all(one.runs == 100 for one in found.values())
+    table = store.read_all(cells)
+    for name in ("mnist", "fashion_mnist"):
+        assert found[name, "rows, eps 0.1, unrolled"].verdict == "ties"
+        assert found[name, "rows, eps 0.1 absolute"].successes == 0
+    for score in ("mse", "success", "steadiness"):
+        family = compare_all(table, score, "rows, eps 0.1, unrolled", ["DLG", "squared (iDLG)"])
+        better = {key for key, one in family.items() if one.significant and one.mean > 0}
+        assert better == {("mnist", "DLG")}
+        assert not any(one.significant and one.mean < 0 for one in family.values())
 
 
 def test_a_table_in_a_docstring_has_a_caption():
