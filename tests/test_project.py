@@ -477,7 +477,7 @@ def test_the_readme_says_what_second_order_reached():
 
 
 def test_what_is_said_of_transport_on_relu_holds_in_the_records():
-    """README, front page, chapter 4.5 and report say it in words, since it is of records that are complete."""
+    """README, front page, chapter 4.5 and report say it in words, of records that are complete."""
     study, store = load(ROOT / "studies" / "networks.yaml"), Store(ROOT / "results" / "networks")
     cells = study.part("relu-grey-lbfgs")
     found = {(one.dataset, one.reading): one for one in comparisons(cells, store)}
