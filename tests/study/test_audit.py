@@ -1,6 +1,7 @@
 """An audit agrees with honest records, on attacks computed alone, and finds those that were changed."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -150,14 +151,30 @@ def test_after_an_explosion_nothing_is_compared_and_until_then_all_is(exploding)
     assert verdict(exploded - 1, 1 + auditing.TOLERANCES.start * 2) == "differs"
 
 
-def test_one_late_difference_may_be_rounding_and_many_may_not(study, filled):
-    def report(late, total):
-        verdicts = ["differs late"] * late + ["agrees"] * (total - late)
-        return auditing.Audit(tuple(Finding("x", one, "", {}, {}) for one in verdicts), ())
+def audited(late, total):
+    verdicts = ["differs late"] * late + ["agrees"] * (total - late)
+    return auditing.Audit(tuple(Finding("x", one, "", {}, {}) for one in verdicts), ())
 
-    assert report(1, 2).passed
-    assert not report(2, 4).passed
-    allowed = int(auditing.TOLERANCES.late * 100)
-    assert report(allowed, 100).passed
-    assert not report(allowed + 1, 100).passed
-    assert not dataclasses.replace(report(0, 4), bad_files=("x",)).passed
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 20, 100])
+def test_late_differences_may_be_rounding_until_chance_no_longer_explains_their_number(total):
+    share, level = auditing.TOLERANCES.late, auditing.TOLERANCES.level
+    for late in range(total + 1):
+        by_chance = sum(
+            math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(late, total + 1)
+        )
+        assert audited(late, total).passed == (by_chance >= level)
+
+
+def test_a_lone_late_difference_is_no_evidence_and_three_of_three_are():
+    assert audited(1, 1).passed
+    assert audited(2, 3).passed
+    assert not audited(3, 3).passed
+    assert audited(7, 20).passed
+    assert not audited(8, 20).passed
+
+
+def test_no_number_of_agreeing_attacks_makes_up_for_a_bad_file_or_a_wrong_start():
+    assert not dataclasses.replace(audited(0, 4), bad_files=("x",)).passed
+    wrong = Finding("x", "differs", "", {}, {})
+    assert not dataclasses.replace(audited(0, 4), findings=(*audited(0, 4).findings, wrong)).passed

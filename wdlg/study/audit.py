@@ -42,8 +42,9 @@ class Tolerances:
             at a learning rate of 1,000, below 0.004 at 100.)
         evaluations: relative difference of the number of evaluations, for runs with success on both sides.
         mse: factor between the last MSEs, for the same runs.
-        late: share of the attacks that may differ after their start; one may always. Rounding can carry a run
-            to another end.
+        late: share of the attacks that rounding may carry to another end. An audit draws few attacks, so it
+            asks whether more of them differ after their start than chance explains at this share.
+        level: of that test. At 0.15 and 0.01: 2 of 3 are chance, 3 of 3 are not; 7 of 20 are, 8 are not.
     """
 
     start: float = 0.01
@@ -51,6 +52,7 @@ class Tolerances:
     evaluations: float = 0.25
     mse: float = 3.0
     late: float = 0.15
+    level: float = 0.01
 
 
 TOLERANCES = Tolerances()
@@ -88,14 +90,16 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """True if no file is bad, no attack differs from its start, and few differ late."""
+        """True if no file is bad, no attack differs from its start, and no more differ late than chance explains.
+
+        The last by the one-sided binomial test of :attr:`Tolerances.late` at :attr:`Tolerances.level`.
+        """
+        from scipy.stats import binom
+
         verdicts = [finding.verdict for finding in self.findings]
         late = verdicts.count("differs late")
-        return (
-            not self.bad_files
-            and "differs" not in verdicts
-            and late <= max(1, TOLERANCES.late * len(verdicts))
-        )
+        by_chance = binom.sf(late - 1, len(verdicts), TOLERANCES.late)
+        return not self.bad_files and "differs" not in verdicts and bool(by_chance >= TOLERANCES.level)
 
 
 def audit(
