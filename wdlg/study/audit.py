@@ -90,9 +90,10 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """True if no file is bad, no attack differs from its start, and no more differ late than chance explains.
+        """True if no file is bad, no attack differs from its start, and few enough differ late.
 
-        The last by the one-sided binomial test of :attr:`Tolerances.late` at :attr:`Tolerances.level`.
+        Few enough are as many as chance explains: one-sided binomial test of :attr:`Tolerances.late` at
+        :attr:`Tolerances.level`.
         """
         from scipy.stats import binom
 
