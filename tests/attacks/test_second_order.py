@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch.func import functional_call, grad, jvp, vjp
+from torch.nn.functional import cross_entropy
 
 from wdlg import data
 from wdlg.attacks import LM, Observation, Status, attack, precision, reconstruct
 from wdlg.attacks.base import Start
+from wdlg.attacks.labels import BiasSign, Joint
+from wdlg.attacks.objective import Objective
 from wdlg.attacks.priors import Box, TotalVariation
 from wdlg.errors import InputError
 from wdlg.evaluation import MSETrace, mse
 from wdlg.losses import Cosine, Euclidean, SentEntries, SquaredEuclidean, Wasserstein, WeightedEuclidean
 from wdlg.networks import LeNet, ModuleNetwork
 from wdlg.optimizers import GradientDescent, LevenbergMarquardt
+from wdlg.optimizers.levenberg_marquardt import BEND
 from wdlg.sharing import FedSGD
 from wdlg.sharing.defences import Pruning
 from wdlg.study import Design, draw
@@ -181,6 +186,57 @@ def sent(*labels):
     else:
         gradient = FedSGD()(network, parameters, images, target).as_sent()
     return images, Observation(network, parameters, gradient, images=len(labels))
+
+
+def bent_by_torch(seen, x, labels, step, weights):
+    """``Jᵀ W r''`` by torch's own modules and derivatives; label logits come after the pixels."""
+    module = seen.network.as_module(seen.parameters)
+    tensors = {name: tensor.detach() for name, tensor in module.named_parameters()}
+    pixels = 36 * seen.images
+
+    def entries(x):
+        target = labels if len(x) == pixels else x[pixels:].view(seen.images, 5).softmax(-1)
+
+        def risk(tensors):
+            scores = functional_call(module, tensors, (x[:pixels].view(seen.images, 1, 6, 6),))
+            return cross_entropy(scores, target)
+
+        return torch.cat([each.flatten() for each in grad(risk)(tensors).values()])
+
+    def along(x):
+        return jvp(entries, (x,), (step,))[1]
+
+    second = jvp(along, (x,), (step,))[1]
+    return vjp(entries, x)[1](second if weights is None else weights * second)[0]
+
+
+@pytest.mark.parametrize("loss", [SquaredEuclidean(), WeightedEuclidean(), SentEntries()])
+@pytest.mark.parametrize(("labels", "joint"), [((3,), False), ((3,), True), ((1, 3), False)])
+def test_how_a_path_bends_is_what_torch_says(loss, labels, joint):
+    _, seen = sent(*labels)
+    seen = replace(seen, gradient=Pruning(share=0.3)(seen.gradient))
+    objective = Objective(seen, Joint() if joint else BiasSign(), loss)
+    stream = torch.Generator().manual_seed(3)
+    count = 36 * len(labels) + (5 if joint else 0)
+    x, step = torch.randn(2, count, generator=stream, dtype=torch.float64)
+    target = torch.eye(5, dtype=torch.float64)[list(labels)]
+    weights = loss.square_weights(seen.gradient)
+    flat = None if weights is None else torch.cat([each.flatten() for each in weights])
+    known = None if joint else target.view(1, *seen.label_shape)
+    # Of a short step, where a tenth of it is next to nothing.
+    step = step / 100
+    found = objective.bend(x[None], known, seen.parameters, seen.gradient, step[None])[0]
+    expected = bent_by_torch(seen, x, target, step, flat)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_with_acceleration_images_come_back_and_its_work_is_counted():
+    some = cases(4)
+    found = attack(some.observation(), replace(LM, optimizer=LevenbergMarquardt(acceleration=0.75)))
+    assert mse(found.images, some.truth).max() < 1e-6
+    for trace in found.loss_trace:
+        assert (trace[: 1 + 64 + SOLUTION + BEND] == trace[0]).all()
+        assert trace[1 + 64 + SOLUTION + BEND] < trace[0]
 
 
 def test_two_images_of_one_participant_come_back():

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 from torch import Tensor
+from torch.func import jvp, vjp
 
 from wdlg.errors import InputError
 from wdlg.optimizers import OPTIMIZERS, LevenbergMarquardt
 from wdlg.optimizers.levenberg_marquardt import (
+    BEND,
     LEAST_DAMPING,
     MATRIX,
     MOST_DAMPING,
@@ -37,6 +39,10 @@ def powell(x: Tensor) -> Tensor:
     )
 
 
+def unasked(place: int, step: Tensor) -> Tensor:
+    raise AssertionError("without acceleration nobody asks how a path bends")
+
+
 class Run:
     """The course of some attacks on one residual, as the engine takes it."""
 
@@ -44,7 +50,7 @@ class Run:
         self.optimizer, self.residual = optimizer, residual
         self.state = optimizer.init(start)
         self.losses: list[Tensor] = []
-        self.matrices = 0
+        self.matrices, self.bends = 0, 0
 
     def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
@@ -62,7 +68,16 @@ class Run:
             rows = [torch.autograd.grad(one, x, retain_graph=True)[0] for one in self.residual(x)]
             return torch.stack(rows).T @ torch.stack(rows)
 
-        self.state = self.optimizer.update(state, loss, grad, normal_matrix)
+        def bend(place: int, step: Tensor) -> Tensor:
+            self.bends += 1
+
+            def along(x: Tensor) -> Tensor:
+                return jvp(self.residual, (x,), (step,))[1]
+
+            second = jvp(along, (state.x[place],), (step,))[1]
+            return vjp(self.residual, state.x[place])[1](second)[0]
+
+        self.state = self.optimizer.update(state, loss, grad, normal_matrix, bend)
 
     def until(self, loss: float, most: int = 300) -> int:
         for number in range(most):
@@ -180,6 +195,68 @@ def test_refused_trials_share_one_matrix_and_are_counted():
     assert spent == run.matrices * round(2 * MATRIX) + len(run.losses) * round(2 * SOLUTION)
 
 
+def parabola(bend: float) -> Residual:
+    """r = (x - bend x²/2, 1): its path along a step s has ``r'' = -bend s²``."""
+    return lambda x: torch.cat((x - bend * x**2 / 2, torch.ones(1).double()))
+
+
+@pytest.mark.parametrize("acceleration", [0.3, 0.5])
+def test_a_step_follows_how_its_path_bends_up_to_a_bound(acceleration):
+    # From x = 1 with slope J = 1 - bend and residual 1 - bend/2.
+    for bend in (0.1, 0.2, 0.25, 0.3, 0.4):
+        optimizer = LevenbergMarquardt(damping=0.5, acceleration=acceleration)
+        run = Run(optimizer, parabola(bend), torch.ones(1, 1).double())
+        run.step()
+        slope, damped = 1 - bend, 1.5 * (1 - bend) ** 2
+        step = -slope * (1 - bend / 2) / damped
+        bent = slope * bend * step**2 / damped
+        followed = abs(bent) <= acceleration * abs(step)
+        assert float(run.state.x) == pytest.approx(1 + step + (bent / 2 if followed else 0), rel=1e-12)
+        assert int(run.state.spent) == optimizer.cost(1) == round(MATRIX) + round(SOLUTION) + BEND
+
+
+def test_a_path_that_does_not_bend_is_followed_as_without_acceleration():
+    stream = torch.Generator().manual_seed(2)
+    matrix = torch.randn(9, 4, generator=stream, dtype=torch.float64)
+    runs = [
+        Run(LevenbergMarquardt(acceleration=bound), lambda x: matrix @ x - 1, torch.zeros(1, 4).double())
+        for bound in (0, 1)
+    ]
+    for run in runs:
+        run.step()
+    assert torch.equal(runs[0].state.x, runs[1].state.x)
+    assert (runs[0].bends, runs[1].bends) == (0, 1)
+
+
+def test_a_curved_valley_takes_fewer_models_with_acceleration():
+    # A Rosenbrock of a narrower valley, from the standard start.
+    def valley(x: Tensor) -> Tensor:
+        return torch.stack((100 * (x[1] - x[0] ** 2), 1 - x[0]))
+
+    start = torch.tensor([[-1.2, 1.0]], dtype=torch.float64)
+    runs = [Run(LevenbergMarquardt(acceleration=bound), valley, start) for bound in (0, 0.75)]
+    assert all(run.until(1e-20) < 300 for run in runs)
+    assert 2 * runs[1].matrices < runs[0].matrices
+    torch.testing.assert_close(runs[1].points, torch.ones(1, 2).double())
+
+
+def test_where_a_bend_is_not_finite_the_step_is_not_bent():
+    optimizer = LevenbergMarquardt(acceleration=0.75)
+    loss, grad = torch.ones(1).double(), torch.ones(1, 2).double()
+    trials = [
+        optimizer.update(
+            optimizer.init(torch.zeros_like(grad)),
+            loss,
+            grad,
+            lambda _: torch.eye(2).double(),
+            lambda _, step, wrong=wrong: torch.full_like(step, wrong),
+        ).x
+        for wrong in (0.0, torch.nan, torch.inf)
+    ]
+    assert torch.equal(trials[1], trials[0])
+    assert torch.equal(trials[2], trials[0])
+
+
 def test_an_attack_stalls_where_the_model_promises_nothing():
     # The least loss is 1, in x = 0.
     run = Run(
@@ -202,7 +279,7 @@ def updated(matrix: Tensor, damping: float) -> LevenbergMarquardtState:
     loss, grad = torch.ones(1).double(), torch.ones(1, len(matrix)).double()
     state, _, _ = optimizer.settle(optimizer.init(torch.ones_like(grad)), loss, grad)
     state = replace(state, begun=torch.ones(1, dtype=torch.bool), damping=torch.tensor([damping]).double())
-    return optimizer.update(state, loss, grad, lambda _: matrix)
+    return optimizer.update(state, loss, grad, lambda _: matrix, unasked)
 
 
 def test_an_attack_stalls_where_no_damping_helps():
@@ -240,7 +317,7 @@ def test_attacks_that_have_ended_get_no_trial():
         return torch.eye(2).double()
 
     state, loss, grad = optimizer.settle(run.state, *run.at(start))
-    state = optimizer.update(state, loss, grad, normal_matrix, torch.tensor([False, True]))
+    state = optimizer.update(state, loss, grad, normal_matrix, unasked, torch.tensor([False, True]))
     assert asked == [1]
     assert torch.equal(state.x[0], start[0])
     assert not torch.equal(state.x[1], start[1])
@@ -273,6 +350,8 @@ def test_the_normal_equations_are_solved(seed, damping):
         {"tolerance": -1},
         {"least_gain": 0},
         {"precision": "half"},
+        {"acceleration": -0.1},
+        {"acceleration": float("inf")},
     ],
 )
 def test_impossible_settings_are_refused_by_name(impossible):
@@ -281,5 +360,5 @@ def test_impossible_settings_are_refused_by_name(impossible):
 
 
 def test_it_comes_back_from_its_description():
-    optimizer = LevenbergMarquardt(precision="single", damping=0.1)
+    optimizer = LevenbergMarquardt(precision="single", damping=0.1, acceleration=0.75)
     assert OPTIMIZERS.build("optimizer", OPTIMIZERS.describe(optimizer)) == optimizer

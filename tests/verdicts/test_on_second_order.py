@@ -130,7 +130,12 @@ def test_the_closed_form_recovers_and_takes_nothing_wrong_for_right(table, verdi
 
 def test_the_claims_ask_for_what_the_goals_of_the_studies_ask_for():
     claims = {claim["id"]: claim["settings"] for claim in rules()["claims"] if claim["section"] == "ours"}
-    for name, study in {"second-order": "second-order", "second-order-damped": "damped"}.items():
+    studies = {
+        "second-order": "second-order",
+        "second-order-damped": "damped",
+        "second-order-accelerated": "accelerated",
+    }
+    for name, study in studies.items():
         settings = claims[name]
         cells = load(f"studies/{study}.yaml").cells
         assert {GOALS[part] for part in settings["parts"]} == {GOALS["grey"]}

@@ -331,16 +331,20 @@ class _Engine:
             stalled=np.zeros(len(slots), dtype=bool),
         )
 
-        def normal_matrix(place: int) -> Tensor:
+        def problem(place: int) -> tuple[Tensor, Tensor | None, Parameters, Gradient]:
             one = torch.tensor([place], device=slope.device)
             targets = None if slots.targets is None else slots.targets[one]
             parameters = slots.parameters if len(slots.parameters) == 1 else slots.parameters.select(one)
-            return self.objective.normal_matrix(
-                state.x[one], targets, parameters, slots.gradient.select(one), self.optimizer.dtype
-            )
+            return state.x[one], targets, parameters, slots.gradient.select(one)
+
+        def normal_matrix(place: int) -> Tensor:
+            return self.objective.normal_matrix(*problem(place), self.optimizer.dtype)
+
+        def bend(place: int, step: Tensor) -> Tensor:
+            return self.objective.bend(*problem(place), step[None])[0]
 
         going_on = torch.from_numpy(status == GOES_ON)
-        return self.optimizer.update(state, loss, slope, normal_matrix, going_on), evaluations
+        return self.optimizer.update(state, loss, slope, normal_matrix, bend, going_on), evaluations
 
     def _refill(self, slots: _Slots, ended: Tensor) -> _Slots | None:
         """Waiting attacks take the places of those that ended; without any, the last ones move up."""

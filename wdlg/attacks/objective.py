@@ -26,8 +26,12 @@ from wdlg.networks.lenet import LeNet
 from wdlg.optimizers import State
 from wdlg.shapes import require_alike, require_tensor
 from wdlg.sharing.federated import FedSGD
+from wdlg.updates.distance import squared_euclidean
 from wdlg.updates.gradient import Gradient
 from wdlg.updates.output_layer import Product
+
+STRIDE = 0.1
+"""The part of a step over which its bend is measured: more than that of its first point, as is common."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,9 @@ class Objective:
             loss, slope = squared_distance(self.seen.network, parameters, self.images(x), targets, shared)
             return loss, slope.flatten(1)
         variables = x.detach().requires_grad_()
-        images = self.images(variables)
-        if targets is None:
-            targets = torch.softmax(self.logits(variables), dim=-1)
-        dummy = self.seen.sharing(self.seen.network, parameters, images, targets)
-        loss = self.loss(dummy, shared)
+        loss = self.loss(self._dummy(variables, targets, parameters), shared)
         for prior in self.priors:
-            loss = loss + prior(images)
+            loss = loss + prior(self.images(variables))
         (slope,) = torch.autograd.grad(loss.sum(), variables)
         return loss.detach(), slope
 
@@ -145,6 +145,35 @@ class Objective:
         at, along = derivatives(sharing, network, parameters, images, labels, by_labels=joint)
         return inner_products(at, along, weights)
 
+    def bend(
+        self, x: Tensor, targets: Tensor | None, parameters: Parameters, shared: Gradient, step: Tensor
+    ) -> Tensor:
+        """``Jᵀ r''`` with r'' the second derivative of the residual r along a step, (B, n).
+
+        From three first derivatives, since the gradient of ``|r(x) - r(y)|²`` by x is ``2 Jᵀ (r(x) - r(y))``,
+        whatever was shared: y is a :data:`STRIDE` of the step ahead, and as much behind. Weights are those of
+        the shared gradient.
+
+        Args:
+            x, targets, parameters, shared: as of a call, of a loss that is a sum of squares.
+            step: (B, n).
+        """
+        assert isinstance(self.loss, SumOfSquares)
+        weights = self.loss.square_weights(shared)
+        ends = [
+            self._dummy(x.detach() + way * step, targets, parameters).detach() for way in (STRIDE, -STRIDE)
+        ]
+        variables = x.detach().requires_grad_()
+        here = self._dummy(variables, targets, parameters)
+        apart = torch.stack([_squared(here, end, weights) for end in ends]).sum()
+        (slope,) = torch.autograd.grad(apart, variables)
+        return -slope / (2 * STRIDE**2)
+
+    def _dummy(self, variables: Tensor, targets: Tensor | None, parameters: Parameters) -> Gradient:
+        """What would be shared of these variables (B, n)."""
+        labels = torch.softmax(self.logits(variables), dim=-1) if targets is None else targets
+        return self.seen.sharing(self.seen.network, parameters, self.images(variables), labels)
+
     def projected(self, state: State) -> State:
         """The optimiser's state with its images where the projection puts them."""
         if self.projection is None:
@@ -168,3 +197,11 @@ class Objective:
     @property
     def _pixels(self) -> int:
         return math.prod(self.seen.image_shape)
+
+
+def _squared(ours: Gradient, theirs: Gradient, weights: list[Tensor] | None) -> Tensor:
+    """Squared distance of gradients with weights of their entries, (B,)."""
+    if weights is None:
+        return squared_euclidean(ours, theirs)
+    parts = zip(weights, ours.tensors(), theirs.tensors(), strict=True)
+    return torch.stack([(weight * (one - other).square()).sum((1, 2)) for weight, one, other in parts]).sum(0)

@@ -41,7 +41,7 @@ def require_evaluation(state: State, loss: Tensor, grad: Tensor) -> None:
 
 
 class SquaresOptimizer(Protocol):
-    """An optimiser of sums of squares ``|r(x)|²``, which asks for ``JᵀJ`` with J the Jacobian of r.
+    """An optimiser of sums of squares ``|r(x)|²``, which asks for ``JᵀJ`` with J the Jacobian of r, and more.
 
     An evaluation is at a trial that may be refused. So it has a verb more than an :class:`Optimizer`.
     """
@@ -64,6 +64,7 @@ class SquaresOptimizer(Protocol):
         loss: Tensor,
         grad: Tensor,
         normal_matrix: Callable[[int], Tensor],
+        bend: Callable[[int, Tensor], Tensor],
         going_on: Tensor | None = None,
     ) -> Any:
         """The next trials of a settled state, and in ``spent`` (B,) what they took, in evaluations.
@@ -71,6 +72,7 @@ class SquaresOptimizer(Protocol):
         Args:
             state, loss, grad: of :meth:`settle`.
             normal_matrix: ``JᵀJ`` (n, n) of the attack in a place of the batch, at its point.
+            bend: ``Jᵀ r''`` (n,) of it, with r'' the second derivative of r along a step (n,).
             going_on: (B,), False for attacks that have ended; None where all go on.
         """
 

@@ -74,6 +74,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
         "tolerance": 1e-6,
         "least_gain": 1e-4,
         "precision": "double",
+        "acceleration": 0.0,
     },
 }
 DESIGN = {

@@ -1,6 +1,6 @@
 """Goals for Levenberg-Marquardt on the paper's networks, written down in ``studies/second-order.yaml``.
 
-``studies/damped.yaml`` asks the same of other settings, part by part.
+``studies/damped.yaml`` and ``studies/accelerated.yaml`` ask the same of other settings, part by part.
 
 A goal is met if the share of all runs reaches it, with the iterations in the median and the explosions that
 it names; a run that ended by its budget stays in the count. Each run has a network of its own. Before all

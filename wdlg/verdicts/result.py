@@ -22,7 +22,8 @@ class Records:
             gradient evaluations that an attack could make.
         labels: rows of :func:`wdlg.study.labels.compare_rules`, with the columns dataset, activation,
             architecture, initial and dtype.
-        second_order, damped: records of ``studies/second-order.yaml`` and ``studies/damped.yaml``.
+        second_order, damped, accelerated: records of the studies ``second-order``, ``damped`` and
+            ``accelerated``, with different settings of Levenberg-Marquardt.
         closed_form: rows of ``benchmarks/exact.json``.
     """
 
@@ -33,6 +34,7 @@ class Records:
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
     second_order: pd.DataFrame = field(default_factory=pd.DataFrame)
     damped: pd.DataFrame = field(default_factory=pd.DataFrame)
+    accelerated: pd.DataFrame = field(default_factory=pd.DataFrame)
     closed_form: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
