@@ -1,5 +1,6 @@
 """What notebooks share: missing data sets are reported, studies are found in a checkout and without one."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from small_study import CONTENT
 from wdlg import project
 from wdlg.book import pages
 from wdlg.errors import InputError
+from wdlg.study.audit import TOLERANCES
 from wdlg.study.specification import load as load_study
 from wdlg.study.store import Store
 
@@ -172,6 +174,7 @@ def test_the_audit_that_is_kept_is_of_the_papers_study_and_whole():
     assert report["study"] == "paper"
     assert len(attacks) == len(report["findings"]) > 0
     assert set(attacks["outcome"]) <= {"agrees", "differs late", "differs"}
+    assert report["tolerances"] == dataclasses.asdict(TOLERANCES)
     with pytest.raises(InputError, match="nowhere"):
         pages.last_audit("nowhere.json")
 
