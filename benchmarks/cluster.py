@@ -17,10 +17,11 @@ import pandas as pd
 import psutil
 
 from wdlg import data
+from wdlg.study.cells import Cell
 from wdlg.study.cluster import connect
 from wdlg.study.executors import Workers, do_all
 from wdlg.study.runner import compute_file
-from wdlg.study.specification import Cell, from_mapping
+from wdlg.study.specification import from_mapping
 from wdlg.study.store import Store, as_file
 
 EMPTY = 100_000

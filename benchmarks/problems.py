@@ -15,7 +15,7 @@ from wdlg import data
 from wdlg.attacks import Observation, Start
 from wdlg.networks import LeNet
 from wdlg.study import draw, specification
-from wdlg.study.specification import AttackCell
+from wdlg.study.cells import AttackCell
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,25 @@ CONTENT = {
     },
 }
 
+DEFENDED = {
+    **CONTENT,
+    "parts": {
+        "main": {
+            **CONTENT["parts"]["main"],
+            "defences": [
+                {"name": "none"},
+                {"name": "noise", "level": 0.1},
+                {"name": "pruning", "share": 0.5},
+            ],
+        },
+        "labels": {
+            **CONTENT["parts"]["labels"],
+            "defences": [{"name": "quantisation", "bits": 4}, {"name": "noise", "level": 1.0}],
+        },
+    },
+}
+"""The same with defences, of what is sent in the main part and of what labels are read from."""
+
 
 def small_study(**changes):
     """The study, with top-level keys of its file replaced."""

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from small_study import CONTENT, contents, same, small_study
 
+from wdlg.attacks import Optimised
 from wdlg.errors import InputError
 from wdlg.losses import Wasserstein
 from wdlg.networks import LeNet
 from wdlg.optimizers import LBFGS
-from wdlg.study import specification
+from wdlg.study import Design, cells
 from wdlg.study.audit import audit
 from wdlg.study.runner import run, status
 from wdlg.study.schema import LABEL, SET_ASIDE
@@ -157,8 +158,8 @@ def is_wdlg(cell):
         (Wasserstein, "eps", 0.2),
         (Wasserstein, "mass", "one"),
         (LBFGS, "history", 50),
-        (specification.Design, "activation", "tanh"),
-        (specification.Optimised, "stop_loss", 1e-7),
+        (Design, "activation", "tanh"),
+        (Optimised, "stop_loss", 1e-7),
     ],
 )
 def test_records_of_an_old_default_are_foreign_to_the_new_one(filled, monkeypatch, kind, name, value):
@@ -199,7 +200,7 @@ def test_records_of_another_constant_of_the_code_are_foreign(monkeypatch, name, 
     if name in LeNet.constants:
         monkeypatch.setattr(LeNet, "constants", {**LeNet.constants, name: value})
     else:
-        monkeypatch.setattr(specification, name, value)
+        monkeypatch.setattr(cells, name, value)
     assert store.state(cell) is State.FOREIGN
 
 
@@ -255,7 +256,7 @@ def test_an_audit_does_not_believe_what_the_store_remembers(some_committed, monk
     assert store.state(cell) is State.DONE
     monkeypatch.setattr("wdlg.study.audit.data.is_present", lambda *_: True)
     with pytest.raises(InputError, match="must hold attacks of the study"):
-        audit(specification.Study("paper", (cell,)), store, attacks=1)
+        audit(cells.Study("paper", (cell,)), store, attacks=1)
 
 
 def test_the_store_of_another_study_is_refused_and_left_alone(copy):

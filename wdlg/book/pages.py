@@ -22,8 +22,8 @@ from wdlg import data, project
 from wdlg.errors import InputError, require_flag, require_list, require_text
 from wdlg.evaluation import recovered
 from wdlg.figures import NOT_MEASURED
+from wdlg.study.cells import AttackCell, Study
 from wdlg.study.runner import run
-from wdlg.study.specification import AttackCell, Study
 from wdlg.study.specification import load as load_study
 from wdlg.study.statistics import Share, paired_by_network, share, share_by_network
 from wdlg.study.store import State, Store

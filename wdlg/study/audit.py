@@ -24,8 +24,8 @@ from tqdm import tqdm
 from wdlg import data
 from wdlg.errors import InputError, require_count
 from wdlg.evaluation import EXPLOSION, SUCCESS_THRESHOLDS, recovered
+from wdlg.study.cells import AttackCell, Study
 from wdlg.study.runner import compute
-from wdlg.study.specification import AttackCell, Study
 from wdlg.study.store import State, Store
 
 START = 5

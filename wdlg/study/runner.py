@@ -27,10 +27,10 @@ from wdlg.compiled import one_blas_thread
 from wdlg.errors import InputError, require_count, require_not_negative
 from wdlg.evaluation import recovered
 from wdlg.study.cases import Cases, draw
+from wdlg.study.cells import AttackCell, Cell, LabelCell, Study
 from wdlg.study.executors import LostError, Workers, do_all
 from wdlg.study.labels import compare_rules
 from wdlg.study.records import PICTURE_ITERATIONS, PICTURE_NETWORKS, TRACE_POINTS, as_bytes, record
-from wdlg.study.specification import AttackCell, Cell, LabelCell, Study
 from wdlg.study.store import Held, State, Store, as_file, provenance
 from wdlg.threads import one_torch_thread
 

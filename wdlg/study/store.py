@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wdlg.errors import InputError, told
+from wdlg.study.cells import Cell, Study
 from wdlg.study.folders import LOCK, PART, Files, InUseError, files_of
 from wdlg.study.schema import LABEL, SCHEMA, SET_ASIDE, complete
-from wdlg.study.specification import Cell, Study
 
 if TYPE_CHECKING:
     import pandas as pd

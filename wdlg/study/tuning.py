@@ -9,7 +9,7 @@ import numpy as np
 
 from wdlg.errors import InputError
 from wdlg.evaluation import recovered
-from wdlg.study.specification import AttackCell, Study
+from wdlg.study.cells import AttackCell, Study
 from wdlg.study.store import State, Store
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from wdlg.study.specification import AttackCell, Cell
+from wdlg.study.cells import AttackCell, Cell
 from wdlg.study.store import Store
 from wdlg.verdicts.comparison import successes
 from wdlg.verdicts.readings import network_of

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from wdlg.study.specification import AttackCell, Study
+from wdlg.study.cells import AttackCell, Study
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED
 from wdlg.verdicts.readings import OPPONENT, network_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from wdlg.study.specification import AttackCell, Cell
+from wdlg.study.cells import AttackCell, Cell
 from wdlg.study.statistics import share
 from wdlg.study.store import Store
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from wdlg import project
 from wdlg.evaluation import SUCCESS
-from wdlg.study.specification import AttackCell, Cell, LabelCell, Study, load
+from wdlg.study.cells import AttackCell, Cell, LabelCell, Study
+from wdlg.study.specification import load
 from wdlg.study.statistics import share_by_network
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import UNDECIDED, rules

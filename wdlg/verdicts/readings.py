@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from wdlg.study.specification import AttackCell, Cell
+from wdlg.study.cells import AttackCell, Cell
 from wdlg.study.statistics import Paired
 from wdlg.study.store import Store
 from wdlg.verdicts.claims import rules
