@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from wdlg import data
-from wdlg.book.build import LAST, PROFILES, find_checkout, read_profile
+from wdlg.book.build import PROFILES, read_profile
+from wdlg.book.checkout import find_checkout
+from wdlg.book.execution import LAST
 from wdlg.study.specification import load
 from wdlg.study.store import State, Store
 from wdlg.verdicts.comparison import compare_all, pooled

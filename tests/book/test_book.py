@@ -1,27 +1,21 @@
 """The build of the book, on small stand-in notebooks with the project's own settings and static files."""
 
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
 import pytest
 import yaml
-from nbformat import v4
 from PIL import Image
 from small_study import CONTENT
+from stand_ins import REPOSITORY, checkout, notebook, simple, wdlg_book
 
 from wdlg.book import build as book
+from wdlg.book.checkout import find_checkout
 from wdlg.errors import InputError
-
-REPOSITORY = Path(__file__).parents[2]
 
 # These tests share a worker, and so the one book that most of them read.
 pytestmark = pytest.mark.xdist_group("book")
@@ -46,46 +40,8 @@ Equation {eq}`eq-stand-in` and {numref}`fig-stand-in` give {glue:text}`answer`.
 See [the end](07_status)."""
 
 
-def notebook(*cells, parameters="results_dir = 'results'"):
-    """A notebook of (kind, source[, metadata]) cells behind a parameters cell."""
-    make = {"text": v4.new_markdown_cell, "code": v4.new_code_cell}
-    first = v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    title, *rest = [make[kind](source, metadata=dict(*metadata)) for kind, source, *metadata in cells]
-    return v4.new_notebook(
-        cells=[title, first, *rest],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-
-
-def checkout(root, notebooks, profile=None):
-    """A small checkout: stand-in notebooks, everything else from the repository."""
-    (root / "notebooks" / "profiles").mkdir(parents=True)
-    (root / "notebooks" / "profiles" / "quick.yaml").write_text(yaml.safe_dump(profile or {}))
-    for name, content in notebooks.items():
-        nbformat.write(content, root / "notebooks" / f"{name}.ipynb")
-    shutil.copy(REPOSITORY / "_config.yml", root)
-    shutil.copytree(REPOSITORY / "book" / "_static", root / "book" / "_static")
-    for name in ("references.bib", "references.md"):
-        shutil.copy(REPOSITORY / "book" / name, root / "book")
-    front, *chapters = sorted(notebooks)
-    toc = {
-        "format": "jb-book",
-        "root": f"notebooks/{front}",
-        "chapters": [{"file": f"notebooks/{name}"} for name in chapters] + [{"file": "book/references"}],
-    }
-    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
-    return root
-
-
 LIST_RESULTS = """from pathlib import Path
 print("found", sorted(path.name for path in Path(results_dir).iterdir()))"""
-
-COMMAND = [sys.executable, "-c", "from wdlg.cli import main; main(prog_name='wdlg')", "book"]
-
-
-def simple(*code):
-    """A notebook with a title and code cells."""
-    return notebook(("text", "# Title"), *(("code", source) for source in code))
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +94,6 @@ def test_what_pages_quote_from_the_top_of_the_repository_is_in_the_copy(built):
     root, _ = built
     for name in ("results/audit.json", "CHANGELOG.md"):
         assert (root / "book" / "executed" / name).exists()
-
-
-def wdlg_book(root, *arguments):
-    """Run the command as a reader does."""
-    command = [*COMMAND, *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)
 
 
 def html(root, page="notebooks/01_introduction"):
@@ -287,132 +237,10 @@ def test_the_downloaded_notebook_names_no_folder_of_the_machine_that_built_it(bu
         assert str(root) not in copy.read_text(), copy.name
 
 
-def test_the_memory_of_a_notebook_is_that_of_its_kernel_not_of_what_starts_it():
-    """A process that needs little starts another that fills 200 MB, as papermill starts a kernel."""
-    fill = "import sys; print(len(bytearray(b'x' * 200_000_000))); sys.exit(3)"
-    start = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {fill!r}]))"
-    # Measured from a fresh process, as small as a build is: a child starts with the peak of its parent.
-    measure = (
-        "import subprocess, sys; from wdlg.book import build as book; "
-        f"process = subprocess.Popen([sys.executable, '-c', {start!r}], stdout=subprocess.PIPE, text=True); "
-        "output, memory = book._output_and_memory(process); print(output.strip(), process.returncode, memory)"
-    )
-    found = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, check=True)
-    printed, code, memory = map(int, found.stdout.split())
-    assert (printed, code) == (200_000_000, 3)
-    assert 400e6 < memory < 500e6  # the bytes and their copy
-
-
 def test_the_peak_memory_of_each_notebook_is_in_its_metadata(built):
     root, _ = built
     for path in (root / "book" / "executed" / "notebooks").glob("*.ipynb"):
         assert 30e6 < nbformat.read(path, as_version=4).metadata["peak_memory"] < 3e9
-
-
-@pytest.mark.parametrize("tag", ["remove-cell", "hide-input", None])
-def test_parameters_of_a_profile_are_shown_as_the_notebooks_own_are(tmp_path, tag):
-    content = simple("1 + 1")
-    content.cells[1].metadata["tags"] += [tag] if tag else []
-    added = v4.new_code_cell("size = 2", metadata={"tags": ["injected-parameters"]})
-    content.cells.insert(2, added)
-    content.metadata["papermill"] = {"duration": 1.0}
-    nbformat.write(content, tmp_path / "a.ipynb")
-    book._finish(tmp_path / "a.ipynb", memory=7)
-    cells = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
-    (tags,) = (cell.metadata["tags"] for cell in cells if cell.source == added.source)
-    assert set(tags) - {"injected-parameters"} == ({tag} if tag else set())
-
-
-def glued(**values):
-    """A code cell that has run, and what it glued."""
-    cell = v4.new_code_cell("pages.say()")
-    for name, value in values.items():
-        kind = "application/papermill.record/"
-        data = {f"{kind}text/plain": repr(value)}
-        scrapbook = {"name": name, "mime_prefix": kind}
-        cell.outputs.append(v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
-    return cell
-
-
-def test_numbers_stand_in_an_alternative_text_as_in_the_prose(tmp_path):
-    content = simple("figure", "rest")
-    image = {"alt": "Two curves meet at {glue:text}`here` of {glue:text}`all`."}
-    content.cells[2].metadata["mystnb"] = {"image": image}
-    content.cells.append(glued(here="1e-3", all=7))
-    content.metadata["papermill"] = {"duration": 1.0}
-    nbformat.write(content, tmp_path / "a.ipynb")
-    book._finish(tmp_path / "a.ipynb", memory=7)
-    alts = [
-        cell.metadata["mystnb"]["image"]["alt"]
-        for cell in nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
-        if "mystnb" in cell.metadata
-    ]
-    assert alts == ["Two curves meet at 1e-3 of 7."]
-
-
-def test_what_a_figure_tells_of_itself_follows_its_alternative_text(tmp_path):
-    content = simple("figure", "rest")
-    content.cells[2].metadata["mystnb"] = {"image": {"alt": "A curve."}}
-    content.metadata["papermill"] = {"duration": 1.0}
-    picture = v4.new_output(
-        "display_data", data={"image/png": ""}, metadata={"image/png": {"told": "It falls from 1 to 0.5."}}
-    )
-    content.cells[2].outputs = [picture]
-    nbformat.write(content, tmp_path / "a.ipynb")
-    book._finish(tmp_path / "a.ipynb", memory=7)
-    [alt] = [
-        cell.metadata["mystnb"]["image"]["alt"]
-        for cell in nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
-        if "mystnb" in cell.metadata
-    ]
-    assert alt == "A curve. It falls from 1 to 0.5."
-
-
-def test_an_alternative_text_that_quotes_nothing_stops_the_build(tmp_path):
-    content = simple("figure")
-    content.cells[2].metadata["mystnb"] = {"image": {"alt": "A curve at {glue:text}`nowhere`."}}
-    nbformat.write(content, tmp_path / "a.ipynb")
-    with pytest.raises(book.BookError, match="notebook a quotes 'nowhere' in an alternative text"):
-        book._finish(tmp_path / "a.ipynb", memory=7)
-
-
-def test_a_failing_notebook_stops_the_build_with_its_name_cell_and_error(tmp_path):
-    slow = "import time\nfrom pathlib import Path\ntime.sleep(300)\nPath('finished').touch()"
-    root = checkout(
-        tmp_path,
-        {
-            "00_summary": simple(),
-            "01_introduction": simple("x = 1", "1 / 0"),
-            "02_related_work": simple(slow),
-        },
-    )
-    old = root / "book" / "_build" / "html" / "index.html"
-    old.parent.mkdir(parents=True)
-    old.write_text("the pages of an earlier build")
-    with pytest.raises(book.BookError, match=r"01_introduction.*cell 4.*ZeroDivisionError: division by zero"):
-        book.build(root=root)
-    assert not list(root.rglob("finished")), "the other notebook was waited for"
-    assert old.read_text() == "the pages of an earlier build"
-
-
-@pytest.mark.parametrize("deaf", ["kernel", "both"])
-def test_what_does_not_end_when_asked_is_ended_with_all_that_it_started(tmp_path, monkeypatch, deaf):
-    """A kernel is in a group of its own, and may outlive what started it."""
-    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    kernel = ignore + "import time; print('there', flush=True); time.sleep(300)"
-    papermill = (ignore if deaf == "both" else "") + (
-        f"import subprocess, sys; subprocess.call([sys.executable, '-c', {kernel!r}], start_new_session=True)"
-    )
-    monkeypatch.setattr(book, "PATIENCE", 0.5)
-    execution = book._Execution(book.Checkout(tmp_path), {}, {}, ())
-    with subprocess.Popen(
-        [sys.executable, "-c", papermill], stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout.readline() == "there\n"
-        execution.running.add(process)
-        execution.stop()
-        assert process.wait(timeout=60) == -(signal.SIGKILL if deaf == "both" else signal.SIGTERM)
-        assert process.stdout.read() == ""  # closed, so the one below has ended too
 
 
 def test_a_warning_of_the_page_build_stops_it_and_leaves_no_pages(tmp_path):
@@ -487,7 +315,7 @@ def test_outside_a_checkout_the_build_says_so(tmp_path):
 
 def test_a_second_build_of_a_checkout_is_refused_and_deletes_nothing(tmp_path):
     root = checkout(tmp_path, {"00_summary": simple()})
-    with book._alone(book.find_checkout(root)):
+    with book._alone(find_checkout(root)):
         (root / "book" / "executed").mkdir()
         (root / "book" / "executed" / "of-the-first").write_text("")
         with pytest.raises(InputError, match=r"is being built already, .* wait for the other, or stop it"):
@@ -500,48 +328,3 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (root / "book" / "executed").write_text("a file where a folder must be")
     with pytest.raises(InputError, match=r"executed.*cannot be written"):
         book.build(root=root)
-
-
-@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_request_to_end_ends_the_kernels_too(tmp_path, request_to_end):
-    waiting = "import os, time\nopen('kernel', 'w').write(str(os.getpid()))\ntime.sleep(300)"
-    root = checkout(tmp_path, {"00_summary": simple(), "01_introduction": simple(waiting)})
-    process = subprocess.Popen(
-        COMMAND,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts its background jobs with SIGINT ignored, and every child inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
-    )
-    note = root / "book" / "executed" / "notebooks" / "kernel"
-    try:
-        wait_until(lambda: note.exists() and note.read_text(), seconds=60)
-        kernel = int(note.read_text())
-        process.send_signal(request_to_end)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + request_to_end
-    assert "Traceback" not in errors
-    wait_until(lambda: not alive(kernel), seconds=20)
-    assert not (root / "book" / "_build" / "html").exists()
-
-
-def wait_until(condition, *, seconds):
-    """Poll until a condition holds; fail if it does not in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
-def alive(number):
-    """Whether a process runs; one that has ended and was not yet collected does not."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{number}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")

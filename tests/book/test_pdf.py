@@ -16,7 +16,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 from wdlg.book import pdf
-from wdlg.book.build import BookError, find_checkout
+from wdlg.book.checkout import BookError, find_checkout
 from wdlg.cli import main
 from wdlg.errors import InputError
 from wdlg.figures import Frame, Slider

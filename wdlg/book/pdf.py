@@ -22,7 +22,7 @@ import click
 import yaml
 
 from wdlg import __version__
-from wdlg.book.build import BookError, Checkout, find_checkout
+from wdlg.book.checkout import BookError, Checkout, find_checkout
 from wdlg.errors import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
