@@ -105,7 +105,11 @@ def test_a_linear_problem_is_solved_by_one_undamped_step(seed):
     stream = torch.Generator().manual_seed(seed)
     matrix = torch.randn(9, 4, generator=stream, dtype=torch.float64)
     right = torch.randn(9, generator=stream, dtype=torch.float64)
-    run = Run(LevenbergMarquardt(damping=1e-14), lambda x: matrix @ x - right, torch.zeros(1, 4).double())
+    run = Run(
+        LevenbergMarquardt(damping=1e-14, acceleration=0),
+        lambda x: matrix @ x - right,
+        torch.zeros(1, 4).double(),
+    )
     run.step()
     expected = torch.linalg.lstsq(matrix, right).solution
     torch.testing.assert_close(run.state.x[0], expected, rtol=1e-6, atol=1e-6)
@@ -116,7 +120,9 @@ def test_of_a_linear_problem_the_model_foretells_the_loss_whatever_the_damping()
     matrix = torch.randn(9, 4, generator=stream, dtype=torch.float64)
     right = torch.randn(9, generator=stream, dtype=torch.float64)
     run = Run(
-        LevenbergMarquardt(damping=0.3, fall=3), lambda x: matrix @ x - right, torch.zeros(1, 4).double()
+        LevenbergMarquardt(damping=0.3, fall=3, acceleration=0),
+        lambda x: matrix @ x - right,
+        torch.zeros(1, 4).double(),
     )
     for _ in range(4):
         run.step()
@@ -182,7 +188,11 @@ def test_a_trial_whose_gradient_is_not_finite_is_not_taken():
 
 
 def test_refused_trials_share_one_matrix_and_are_counted():
-    run = Run(LevenbergMarquardt(damping=1e-12), rosenbrock, torch.tensor([[-1.2, 1.0]], dtype=torch.float64))
+    run = Run(
+        LevenbergMarquardt(damping=1e-12, acceleration=0),
+        rosenbrock,
+        torch.tensor([[-1.2, 1.0]], dtype=torch.float64),
+    )
     spent, refused = 0, 0
     while not run.losses or run.losses[-1] > 1e-20:
         run.step()
@@ -195,23 +205,25 @@ def test_refused_trials_share_one_matrix_and_are_counted():
     assert spent == run.matrices * round(2 * MATRIX) + len(run.losses) * round(2 * SOLUTION)
 
 
-def parabola(bend: float) -> Residual:
-    """r = (x - bend x²/2, 1): its path along a step s has ``r'' = -bend s²``."""
-    return lambda x: torch.cat((x - bend * x**2 / 2, torch.ones(1).double()))
+def parabola(bend: float, unit: float) -> Residual:
+    """r = (y - bend y²/2, 1) with y = x / unit: its path along a step s in y has ``r'' = -bend s²``."""
+    return lambda x: torch.cat((x / unit - bend * (x / unit) ** 2 / 2, torch.ones(1).double()))
 
 
+@pytest.mark.parametrize("unit", [0.01, 1, 100])
 @pytest.mark.parametrize("acceleration", [0.3, 0.5])
-def test_a_step_follows_how_its_path_bends_up_to_a_bound(acceleration):
-    # From x = 1 with slope J = 1 - bend and residual 1 - bend/2.
+def test_a_step_follows_how_its_path_bends_up_to_a_bound(acceleration, unit):
+    # From y = 1 with slope J = 1 - bend and residual 1 - bend/2.
     for bend in (0.1, 0.2, 0.25, 0.3, 0.4):
         optimizer = LevenbergMarquardt(damping=0.5, acceleration=acceleration)
-        run = Run(optimizer, parabola(bend), torch.ones(1, 1).double())
+        run = Run(optimizer, parabola(bend, unit), torch.full((1, 1), unit, dtype=torch.float64))
         run.step()
         slope, damped = 1 - bend, 1.5 * (1 - bend) ** 2
         step = -slope * (1 - bend / 2) / damped
         bent = slope * bend * step**2 / damped
         followed = abs(bent) <= acceleration * abs(step)
-        assert float(run.state.x) == pytest.approx(1 + step + (bent / 2 if followed else 0), rel=1e-12)
+        expected = 1 + step + (bent / 2 if followed else 0)
+        assert float(run.state.x) / unit == pytest.approx(expected, rel=1e-12)
         assert int(run.state.spent) == optimizer.cost(1) == round(MATRIX) + round(SOLUTION) + BEND
 
 
@@ -275,7 +287,7 @@ def test_an_attack_stalls_where_the_model_promises_nothing():
 
 def updated(matrix: Tensor, damping: float) -> LevenbergMarquardtState:
     """After an update at a point of loss 1 and gradient (1, ..., 1), by this matrix and damping."""
-    optimizer = LevenbergMarquardt(tolerance=1e-12)
+    optimizer = LevenbergMarquardt(tolerance=1e-12, acceleration=0)
     loss, grad = torch.ones(1).double(), torch.ones(1, len(matrix)).double()
     state, _, _ = optimizer.settle(optimizer.init(torch.ones_like(grad)), loss, grad)
     state = replace(state, begun=torch.ones(1, dtype=torch.bool), damping=torch.tensor([damping]).double())
@@ -307,7 +319,7 @@ def test_damping_grows_faster_each_time_that_a_matrix_is_not_positive_definite()
 
 
 def test_attacks_that_have_ended_get_no_trial():
-    optimizer = LevenbergMarquardt()
+    optimizer = LevenbergMarquardt(acceleration=0)
     start = torch.tensor([[-1.2, 1.0], [2.0, 2.0]], dtype=torch.float64)
     run = Run(optimizer, rosenbrock, start)
     asked = []

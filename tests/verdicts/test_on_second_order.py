@@ -155,7 +155,7 @@ def test_the_claims_ask_for_what_the_goals_of_the_studies_ask_for():
 
 
 def test_the_attack_of_the_library_is_the_one_that_the_study_measured():
-    (cell, *_) = load("studies/damped.yaml").part("grey")
+    (cell, *_) = load("studies/accelerated.yaml").part("grey")
     assert cell.attack.optimizer == LM.optimizer
 
 

@@ -13,8 +13,7 @@ Two numbers are not theirs, and were chosen on development images. A start from 
 and with little damping the first step leaps still farther, into saturated units, from where an attack may not
 come back: so the damping begins at 1e-2, not at 1e-6 as for a good start. And near the image the matrix has
 eigenvalues of all sizes, of which the image needs the smallest: so the damping may fall to a tenth at a
-step, not to a third only. ``studies/second-order.yaml`` has ``LevenbergMarquardt(damping=1e-6, fall=3)``,
-and ``studies/damped.yaml`` these.
+step, not to a third only. ``studies/second-order.yaml`` has ``damping=1e-6, fall=3``.
 
 With *geodesic acceleration* the step gets a second part (Transtrum and Sethna 2012, arXiv:1201.5885). The
 step s is the velocity of a path along which r changes evenly; that path bends by a, where r'' is the second
@@ -23,7 +22,8 @@ derivative of r along s:
     (JᵀJ + mu I) a = -Jᵀ r'',    x + s + a/2.
 
 It takes three evaluations and no new factorisation. Where the path bends too much it is not followed: where
-``|a| > acceleration |s|`` the step is s alone.
+``|a| > acceleration |s|`` the step is s alone. ``studies/damped.yaml`` has ``acceleration=0``, and
+``studies/accelerated.yaml`` has it as it is here.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class LevenbergMarquardt:
     tolerance: float = 1e-6
     least_gain: float = 1e-4
     precision: str = "double"
-    acceleration: float = 0.0
+    acceleration: float = 0.75
 
     def __post_init__(self) -> None:
         require_positive("damping", self.damping)
