@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt beside iDLG: the time of an image, and what a normal matrix and its equations take.
+"""Levenberg-Marquardt beside iDLG: the time of an image, and what the parts of a step take.
 
 All is on one thread, and both ways are run in turn: a ratio compares what was measured side by side. Images
 are random; so are the networks, U(-0.5, 0.5).
@@ -19,9 +19,10 @@ from benchmarks.goals import lasting
 from benchmarks.problems import Problem
 from wdlg import compiled
 from wdlg.attacks import IDLG, LM, Optimised, reconstruct
+from wdlg.attacks.objective import Objective
 from wdlg.networks.jacobian import normal_matrices
 from wdlg.optimizers import LevenbergMarquardt
-from wdlg.optimizers.levenberg_marquardt import solve
+from wdlg.optimizers.levenberg_marquardt import BEND, MATRIX, SOLUTION, solve
 
 ROUNDS = 3
 IDLG_EVALUATIONS = 6000
@@ -82,7 +83,8 @@ def _of_pictures(
             f"{name}, {way}: {statistics.median(times[way]):.2f} s in {found['iterations'][way]:g} "
             f"iterations, {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) times iDLG's "
             f"6,000 evaluations of {1000 * one:.3f} ms; a matrix takes {worth['matrix']:.0f}, a solution "
-            f"{worth['solution']:.0f}, counted as {worth['matrix counted']} and {worth['solution counted']}"
+            f"{worth['solution']:.0f} and the bend of a path {worth['bend']:.1f}, counted as "
+            f"{worth['matrix counted']}, {worth['solution counted']} and {worth['bend counted']}"
         )
     return found
 
@@ -96,13 +98,16 @@ def _seconds(method: Optimised, problem: Problem) -> tuple[float, int]:
 
 
 def _exchange(settings: dict[str, int], way: str, one: float) -> dict[str, float]:
-    """A normal matrix and the solution of its equations in evaluations of so many seconds, and as counted."""
+    """The parts of a step in evaluations of so many seconds, and as counted."""
     dtype = {"double": torch.float64, "single": torch.float32}[way]
     start = Problem(1, **settings).start()
     seen = start.observation
     parameters, images = seen.parameters.in_precision(dtype), start.dummy_images.to(dtype)
     target = torch.eye(settings["classes"], dtype=dtype)[:1]
-    matrices, solutions = [], []
+    matrices, solutions, bends = [], [], []
+    objective = Objective(seen, LM.label_rule, LM.loss)
+    doubles = seen.parameters.in_precision(torch.float64), seen.gradient.in_precision(torch.float64)
+    x = objective.variables(start).double()
     with compiled.one_blas_thread():
         for _ in range(ROUNDS):
             started = time.perf_counter()
@@ -110,12 +115,16 @@ def _exchange(settings: dict[str, int], way: str, one: float) -> dict[str, float
             between = time.perf_counter()
             solve(matrix, float(matrix.diagonal().max()), torch.ones(len(matrix), dtype=torch.float64))
             matrices.append(between - started)
-            solutions.append(time.perf_counter() - between)
-    optimizer = LevenbergMarquardt()
-    count = optimizer.cost(len(matrix))
+            after = time.perf_counter()
+            solutions.append(after - between)
+            objective.bend(x, target.double(), *doubles, torch.ones_like(x))
+            bends.append(time.perf_counter() - after)
+    count = len(matrix)
     return {
         "matrix": statistics.median(matrices) / one,
         "solution": statistics.median(solutions) / one,
-        "matrix counted": len(matrix),
-        "solution counted": count - len(matrix),
+        "bend": statistics.median(bends) / one,
+        "matrix counted": round(MATRIX * count),
+        "solution counted": round(SOLUTION * count),
+        "bend counted": BEND,
     }
