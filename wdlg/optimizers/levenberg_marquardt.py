@@ -97,8 +97,8 @@ class LevenbergMarquardt:
     An iteration is one model: a matrix ``JᵀJ``, a step, and further steps from the same matrix while none is
     taken. What it takes is counted in gradient evaluations: one for the loss and its gradient at each trial,
     n for the matrix of n variables, since J has as many columns, and n/4 for each solution of the normal
-    equations (:data:`MATRIX` and :data:`SOLUTION`). A LeNet's take less, whose matrix comes from the structure
-    of its layers (``python -m benchmarks second-order``); another network's take about that. What
+    equations (:data:`MATRIX` and :data:`SOLUTION`). A LeNet's take less, since the structure of its layers
+    gives the matrix (``python -m benchmarks second-order``); another network's take about that. What
     ``acceleration`` needs is counted as :data:`BEND` for each step.
 
     An attack stalls where the model predicts a fall of less than ``tolerance`` of the loss: on an exact
