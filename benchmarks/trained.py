@@ -29,7 +29,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from wdlg import data
-from wdlg.attacks import IDLG, LM, Observation, attack
+from wdlg.attacks import IDLG, LM, Observation, Status, attack
 from wdlg.errors import InputError
 from wdlg.evaluation import mse
 from wdlg.networks import LeNet
@@ -84,24 +84,29 @@ def trained(activation: str, seed: int, images: Tensor, labels: Tensor) -> tuple
 
 
 def rows(activation: str, seed: int, images: Tensor, labels: Tensor) -> Iterator[dict[str, Any]]:
-    """What becomes of each private image of one network."""
+    """What becomes of each private image of one network: a row for each attack."""
     network, parameters, right = trained(activation, seed, images, labels)
     for place in PRIVATE[seed * IMAGES :][:IMAGES]:
         target = F.one_hot(labels[[place]], 10).float()
         seen = Observation(
             network, parameters, network.gradient(parameters, images[[place]], target).detach()
         )
-        row = {"activation": activation, "network": seed, "accuracy": right, "image": place}
         for method in (LM, SCALED_IDLG):
             found = attack(seen, method, seed=place)
-            row[method.name] = {
+            yield {
+                "part": f"{method.name} {activation}",
+                "method": method.name,
+                "dataset": "mnist",
+                "activation": activation,
+                "network": seed,
+                "accuracy": right,
+                "image": place,
                 "mse": float(mse(found.images, images[[place]])),
                 "iterations": int(found.iterations),
                 "evaluations": int(found.evaluations),
-                "status": found.status.tolist()[0],
-                "label_right": found.labels.tolist() == labels[[place]].tolist(),
+                "status": Status(int(found.status)).name.lower(),
+                "label_correct": found.labels.tolist() == labels[[place]].tolist(),
             }
-        yield row
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks import trained
 from wdlg import data
 from wdlg.attacks import LM
 from wdlg.study.specification import load
@@ -152,6 +153,14 @@ def test_the_claims_ask_for_what_the_goals_of_the_studies_ask_for():
     for part, least in claims["second-order-weights"]["parts"].items():
         assert GOALS[part].share == least
         assert claims["second-order-weights"]["mse"] == GOALS[part].below
+
+
+def test_the_claim_on_trained_networks_is_that_of_its_benchmark():
+    (claim,) = (one for one in rules()["claims"] if one["id"] == "second-order-trained")
+    assert claim["settings"]["parts"] == {f"{LM.name} tanh": 0.8}
+    assert claim["settings"]["runs"] == trained.NETWORKS["tanh"] * trained.IMAGES == len(trained.PRIVATE)
+    parts = (trained.TRAINING, trained.OTHERS, trained.PRIVATE)
+    assert len(set().union(*parts)) == sum(map(len, parts))
 
 
 def test_the_attack_of_the_library_is_the_one_that_the_study_measured():

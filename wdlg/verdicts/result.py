@@ -24,6 +24,7 @@ class Records:
             architecture, initial and dtype.
         second_order, damped, accelerated: records of the studies ``second-order``, ``damped`` and
             ``accelerated``, with different settings of Levenberg-Marquardt.
+        trained: rows of ``benchmarks/trained.json``.
         closed_form: rows of ``benchmarks/exact.json``.
     """
 
@@ -35,6 +36,7 @@ class Records:
     second_order: pd.DataFrame = field(default_factory=pd.DataFrame)
     damped: pd.DataFrame = field(default_factory=pd.DataFrame)
     accelerated: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trained: pd.DataFrame = field(default_factory=pd.DataFrame)
     closed_form: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
