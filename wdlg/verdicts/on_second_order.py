@@ -69,8 +69,8 @@ def recovers_with(
     Args:
         records: with a table of this name.
         table: a field of :class:`Records`.
-        parts: of its study, "initial-" and the activation of its networks, or of its benchmark, with the share
-            of runs that are to be recovered.
+        parts: of its study ("initial-" and the activation of its networks) or benchmark, with the share of
+            runs that are to be recovered.
         runs: that each part must have.
         mse: below which an image counts as recovered.
     """
