@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -476,6 +477,15 @@ def test_the_readme_says_what_second_order_reached():
     assert len(steps) == 5
     assert f"{(runs['mse'] < 1e-6).sum()} of {len(runs)} images of the five data sets" in text
     assert f"in {steps.min():g} to {steps.max():g} iterations (medians of the data sets)" in text
+
+
+def test_the_readme_says_what_came_back_from_trained_networks():
+    rows = pd.DataFrame(json.loads((ROOT / "benchmarks" / "trained.json").read_text()))
+    recovered = rows.assign(recovered=rows["mse"] < 1e-4).groupby("part")["recovered"].agg(["sum", "size"])
+    text = " ".join((ROOT / "README.md").read_text().split())
+    lm, exact = (f"{won} of {of}" for won, of in recovered.loc[["LM tanh", "exact tanh"]].to_numpy())
+    assert f"{lm} images come back by second order, and {exact} by the closed form" in text
+    assert rows["accuracy"].min() >= 0.9
 
 
 def test_what_is_said_of_transport_on_relu_holds_in_the_records():
