@@ -483,8 +483,11 @@ def test_the_readme_says_what_came_back_from_trained_networks():
     rows = pd.DataFrame(json.loads((ROOT / "benchmarks" / "trained.json").read_text()))
     recovered = rows.assign(recovered=rows["mse"] < 1e-4).groupby("part")["recovered"].agg(["sum", "size"])
     text = " ".join((ROOT / "README.md").read_text().split())
-    lm, exact = (f"{won} of {of}" for won, of in recovered.loc[["LM tanh", "exact tanh"]].to_numpy())
-    assert f"{lm} images come back by second order, and {exact} by the closed form" in text
+    told = {part: f"{won} of {of}" for part, (won, of) in recovered.iterrows()}
+    assert f"{told['LM tanh']} images come back by second order, and {told['exact tanh']} by the" in text
+    assert f"from ReLU networks {told['LM relu']} and {told['exact relu']}" in text
+    wrong = rows[(rows["method"] == "exact") & (rows["status"] == "converged") & (rows["mse"] > 1e-4)]
+    assert wrong.empty
     assert rows["accuracy"].min() >= 0.9
 
 
