@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from wdlg.study.specification import load as load_study
-from wdlg.verdicts.goals import GOALS, MET, MISSED, NONE, OPEN, _outcome, as_table
+from wdlg.verdicts.goals import GOALS, MET, MISSED, NONE, OPEN, _outcome, side_by_side
 
 
 def runs(below, above, *, iterations=15, exploded=0, limit=1e-6):
@@ -49,7 +49,26 @@ def test_every_part_of_the_study_has_its_goal():
     assert set(GOALS) == {cell.part for cell in load_study("studies/second-order.yaml").cells}
 
 
-def test_the_table_says_how_far_an_open_goal_is():
-    (row,) = as_table([_outcome("grey", "mnist", "LM", 100, runs(40, 0))]).to_dict("records")
-    assert row["verdict"] == "open: 40 of 100 runs"
-    assert row["recovered"] == "40 of 40"
+def test_the_table_has_a_column_for_each_study_and_says_how_far_an_open_goal_is():
+    met = _outcome("grey", "mnist", "LM", 100, runs(98, 2))
+    opened = _outcome("grey", "mnist", "LM", 100, runs(40, 0))
+    exploded = _outcome("grey", "svhn", "LM", 100, runs(98, 2, exploded=3))
+    free = _outcome("joint", "mnist", "LM joint", 30, runs(30, 0))
+    table = side_by_side({"first": [met, exploded], "second": [opened, free]})
+    assert table.to_dict("records") == [
+        {
+            **{"part": "grey", "data set": "MNIST", "attack": "LM", "goal": "98 % below 1e-6, in 15"},
+            "first": "98 of 100 (93 to 99 %) in 15: met",
+            "second": "40 of 40 (91 to 100 %) in 15: open, 40 of 100 runs",
+        },
+        {
+            **{"part": "grey", "data set": "SVHN", "attack": "LM", "goal": "98 % below 1e-6, in 15"},
+            "first": "98 of 100 (93 to 99 %) in 15, 3 exploded: missed",
+            "second": "",
+        },
+        {
+            **{"part": "joint", "data set": "MNIST", "attack": "LM joint", "goal": "none (below 1e-6)"},
+            "first": "",
+            "second": "30 of 30 (89 to 100 %) in 15",
+        },
+    ]

@@ -9,7 +9,7 @@ runs of a data set are computed, it is open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from wdlg.study.cells import AttackCell, Cell
 from wdlg.study.statistics import share
 from wdlg.study.store import Store
+from wdlg.verdicts.wording import title
 
 MET, MISSED, OPEN, NONE = "met", "missed", "open", "no goal"
 
@@ -119,31 +120,39 @@ def _outcome(part: str, dataset: str, attack: str, planned: int, table: pd.DataF
     )
 
 
-def as_table(found: Iterable[Outcome]) -> pd.DataFrame:
-    """The outcomes for a page."""
+def side_by_side(studies: Mapping[str, Iterable[Outcome]]) -> pd.DataFrame:
+    """Outcomes of studies that have the same goals: a table for a page, with a column for each study.
+
+    Args:
+        studies: outcomes by what their column is called.
+    """
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for study, found in studies.items():
+        for one in found:
+            row = rows.setdefault((one.part, one.dataset, one.attack), {})
+            row[study] = _told(one)
     return pd.DataFrame(
         [
-            {
-                "part": one.part,
-                "data set": one.dataset,
-                "attack": one.attack,
-                "goal": _in_words(GOALS[one.part]),
-                "recovered": f"{one.recovered} of {one.runs}",
-                "interval": f"{100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f} %",
-                "iterations": f"{one.iterations:.0f}",
-                "exploded": one.exploded,
-                "median MSE": f"{one.median_mse:.1g}",
-                "verdict": one.verdict
-                if one.verdict != OPEN
-                else f"{OPEN}: {one.runs} of {one.planned} runs",
-            }
-            for one in found
+            {"part": part, "data set": title(dataset), "attack": attack, "goal": _in_words(GOALS[part])}
+            | {study: row.get(study, "") for study in studies}
+            for (part, dataset, attack), row in rows.items()
         ]
     )
 
 
+def _told(one: Outcome) -> str:
+    low, high = (f"{100 * end:.0f}" for end in one.interval)
+    exploded = f", {one.exploded} exploded" if one.exploded else ""
+    verdict = {NONE: "", OPEN: f": {OPEN}, {one.runs} of {one.planned} runs"}
+    return (
+        f"{one.recovered} of {one.runs} ({low} to {high} %) in {one.iterations:.0f}{exploded}"
+        + verdict.get(one.verdict, f": {one.verdict}")
+    )
+
+
 def _in_words(goal: Goal) -> str:
+    below = f"below {goal.below:.0e}".replace("e-0", "e-")
     if goal.share is None:
-        return f"none (below {goal.below:g})"
-    steps = "" if goal.iterations is None else f", {goal.iterations} iterations, none explodes"
-    return f"{100 * goal.share:g} % below {goal.below:g}{steps}"
+        return f"none ({below})"
+    steps = "" if goal.iterations is None else f", in {goal.iterations}"
+    return f"{100 * goal.share:g} % {below}{steps}"
