@@ -145,7 +145,7 @@ def _told(one: Outcome) -> str:
     exploded = f", {one.exploded} exploded" if one.exploded else ""
     verdict = {NONE: "", OPEN: f": {OPEN}, {one.runs} of {one.planned} runs"}
     return (
-        f"{one.recovered} of {one.runs} ({low} to {high} %) in {one.iterations:.0f}{exploded}"
+        f"{one.recovered} of {one.runs} ({low} to {high} %) in {one.iterations:g}{exploded}"
         + verdict.get(one.verdict, f": {one.verdict}")
     )
 
