@@ -143,11 +143,10 @@ def side_by_side(studies: Mapping[str, Iterable[Outcome]]) -> pd.DataFrame:
 def _told(one: Outcome) -> str:
     low, high = (f"{100 * end:.0f}" for end in one.interval)
     exploded = f", {one.exploded} exploded" if one.exploded else ""
-    verdict = {NONE: "", OPEN: f": {OPEN}, {one.runs} of {one.planned} runs"}
-    return (
-        f"{one.recovered} of {one.runs} ({low} to {high} %) in {one.iterations:g}{exploded}"
-        + verdict.get(one.verdict, f": {one.verdict}")
-    )
+    found = f"{one.recovered} of {one.runs} ({low} to {high} %) in {one.iterations:g}{exploded}"
+    if one.verdict == NONE:
+        return found
+    return f"{found}: {one.verdict}" + (f", {one.runs} of {one.planned} runs" if one.verdict == OPEN else "")
 
 
 def _in_words(goal: Goal) -> str:
