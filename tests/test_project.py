@@ -470,8 +470,8 @@ def test_the_readme_says_what_the_closed_form_reached_with_relu():
 
 
 def test_the_readme_says_what_second_order_reached():
-    study = load(ROOT / "studies" / "damped.yaml")
-    runs = Store(ROOT / "results" / "damped").read_all(study.part("grey") + study.part("colour"))
+    study = load(ROOT / "studies" / "accelerated.yaml")
+    runs = Store(ROOT / "results" / "accelerated").read_all(study.part("grey") + study.part("colour"))
     text = " ".join((ROOT / "README.md").read_text().split())
     steps = runs.groupby("dataset")["iterations"].median()
     assert len(steps) == 5
