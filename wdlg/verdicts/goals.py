@@ -153,5 +153,5 @@ def _in_words(goal: Goal) -> str:
     below = f"below {goal.below:.0e}".replace("e-0", "e-")
     if goal.share is None:
         return f"none ({below})"
-    steps = "" if goal.iterations is None else f", in {goal.iterations}"
-    return f"{100 * goal.share:g} % {below}{steps}"
+    steps = "" if goal.iterations is None else f" in {goal.iterations}"
+    return f"{100 * goal.share:g} %{steps}, {below}"
