@@ -2,13 +2,15 @@
 
 Whole data sets: ``--images 500`` takes about 1 minute for 28x28 and 8 minutes for 32x32x3 images on one core,
 in each precision; ``--bound 100`` about 10 seconds for a 28x28 and 2 minutes for a 32x32x3 case. With
-``--keep`` rows go into ``benchmarks/exact.json``, which chapter 5.3 of the book shows.
+``--keep`` rows go into ``benchmarks/exact.json``, which chapter 5.3 of the book shows, and those of
+``--bound`` into ``benchmarks/bound.json``, which chapter 5.4 shows and where cases that are there stay.
 
 What counts was written down before the rows were measured. Sigmoid with U(-0.5, 0.5): every image below an
 MSE of 1e-6. ReLU with torch's weights, on MNIST: 60 % below 1e-4, better 90 %, as was asked of
 Levenberg-Marquardt, which recovers 1 of 100 there. ReLU was tried before on other networks and development
 images (28x28: about nine of ten; 32x32x3: none of 36, since the equations leave the image open). No picture
-may end "converged" with an MSE above 1e-4.
+may end "converged" with an MSE above 1e-4. The bound: the MSE of the best attack over the bound is between
+0.9 and 1.2 in the median of 100 cases at every level. (Known when it ran with so many: 60 cases of MNIST.)
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from wdlg.study import Design, draw
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar100", "lfw")
 SURE = 1e-4
-KEPT = Path(__file__).parent / "exact.json"
+KEPT, BOUND = (Path(__file__).parent / name for name in ("exact.json", "bound.json"))
 LEVELS = (1e-4, 1e-3, 1e-2, 3e-2)
 
 
@@ -45,7 +47,7 @@ LEVELS = (1e-4, 1e-3, 1e-2, 3e-2)
 @click.option("--images", type=int, default=20, help="Images of each, every one with a network of its own.")
 @click.option("--activation", type=click.Choice(["sigmoid", "tanh", "relu"]), default="sigmoid")
 @click.option("--initial", type=click.Choice(["uniform", "torch"]), default="uniform")
-@click.option("--keep", is_flag=True, help="Put the rows into benchmarks/exact.json.")
+@click.option("--keep", is_flag=True, help="Put the rows into benchmarks/exact.json or bound.json.")
 @click.option("--double", is_flag=True, help="Gradients in double precision.")
 @click.option("--shared", type=int, default=0, help="Images that share a network, timed beside one alone.")
 @click.option("--bound", type=int, default=0, help="Cases with noise, compared with the Cramér-Rao bound.")
@@ -78,8 +80,14 @@ def main(
                 put(row)
         if shared:
             tell(sharing(sample, shared, seed))
-        for row in at_the_bound(sample, bound, optimise, seed):
-            tell(row)
+        done = {row["case"] for row in _read(BOUND) if row["dataset"] == name} if keep else set()
+        for case in range(bound):
+            if case not in done:
+                rows = list(at_the_bound(sample, case, optimise, seed))
+                for row in rows:
+                    tell(row)
+                if keep:
+                    _write(BOUND, [*_read(BOUND), *rows])
 
 
 def tell(row: dict[str, Any]) -> None:
@@ -89,11 +97,21 @@ def tell(row: dict[str, Any]) -> None:
 
 def put(row: dict[str, Any]) -> None:
     """Keep a row, in the place of one of the same images."""
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    kept = _read(KEPT)
     named = ("dataset", "activation", "initial", "precision")
     others = [one for one in kept if any(one[name] != row[name] for name in named)]
-    rows = sorted([*others, row], key=lambda one: [one[name] for name in named])
-    KEPT.write_text(json.dumps(rows, indent=1) + "\n")
+    _write(KEPT, sorted([*others, row], key=lambda one: [one[name] for name in named]))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace a file in one step, so that an interrupted run leaves the old one whole."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def recovered(sample: data.Sample, images: int, design: Design, double: bool) -> dict[str, Any]:
@@ -155,22 +173,20 @@ def sharing(sample: data.Sample, count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def at_the_bound(sample: data.Sample, count: int, optimise: int, seed: int) -> Iterator[dict[str, Any]]:
-    """MSE over the bound at every level, of the closed form, with Gauss-Newton steps, and of iDLG."""
+def at_the_bound(sample: data.Sample, case: int, optimise: int, seed: int) -> Iterator[dict[str, Any]]:
+    """MSE over the bound of a case at every level: closed form, with Gauss-Newton steps, iDLG."""
     methods = {"closed form": Exact("bias_min"), "closed form, Gauss-Newton": Exact("bias_min", refine=4)}
-    for number in range(count):
-        plain = Design(networks=1, seed=seed, first_network=number)
-        cases = draw(sample, plain)
-        found = limits(cases.network, cases.parameters, cases.truth[0], int(cases.labels[0]))
-        for level in LEVELS:
-            noisy = draw(sample, replace(plain, defence=Noise(level)))
-            seen = noisy.observation()
-            row = {"dataset": sample.name, "case": number, "level": level, "bound": found.bound(level)}
-            tried = methods | ({"iDLG": IDLG} if number < optimise else {})
-            for name, method in tried.items():
-                result = reconstruct(method, seen, noisy.dummy_images)
-                row[name] = float(mse(result.images, noisy.truth)) / found.bound(level)
-            yield row
+    plain = Design(networks=1, seed=seed, first_network=case)
+    cases = draw(sample, plain)
+    found = limits(cases.network, cases.parameters, cases.truth[0], int(cases.labels[0]))
+    for level in LEVELS:
+        noisy = draw(sample, replace(plain, defence=Noise(level)))
+        seen = noisy.observation()
+        row = {"dataset": sample.name, "case": case, "level": level, "bound": found.bound(level)}
+        for name, method in (methods | ({"iDLG": IDLG} if case < optimise else {})).items():
+            result = reconstruct(method, seen, noisy.dummy_images)
+            row[name] = float(mse(result.images, noisy.truth)) / found.bound(level)
+        yield row
 
 
 if __name__ == "__main__":
