@@ -10,7 +10,7 @@ MSE of 1e-6. ReLU with torch's weights, on MNIST: 60 % below 1e-4, better 90 %, 
 Levenberg-Marquardt, which recovers 1 of 100 there. ReLU was tried before on other networks and development
 images (28x28: about nine of ten; 32x32x3: none of 36, since the equations leave the image open). No picture
 may end "converged" with an MSE above 1e-4. The bound: the MSE of the best attack over the bound is between
-0.9 and 1.2 in the median of 100 cases at every level. (Known when it ran with so many: the first 60 of MNIST.)
+0.9 and 1.2 in the median of 100 cases at every level. (Known when so many ran: the first 60 of MNIST.)
 """
 
 from __future__ import annotations
