@@ -479,3 +479,24 @@ def test_a_step_that_would_not_help_is_not_taken():
     images, after = refined(observation, far, torch.full((3,), UNDECIDED))
     assert torch.equal(images, far)
     assert torch.isnan(after).all()
+
+
+def test_it_computes_on_one_thread_and_leaves_the_number_as_it_was(monkeypatch):
+    """On several its small operations wait for each other: on a busy machine seconds for an image."""
+    cases = wdlg.draw(wdlg.data.load("digits"), wdlg.Design(networks=1))
+    descend, seen = exact._descend, []
+
+    def noted(*arguments):
+        seen.append(torch.get_num_threads())
+        return descend(*arguments)
+
+    monkeypatch.setattr(exact, "_descend", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        exact.invert(cases.observation(), BiasSign())
+        reconstruct(Exact(), cases.observation(), cases.dummy_images)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]

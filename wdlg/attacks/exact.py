@@ -39,6 +39,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from wdlg import compiled
 from wdlg.attacks.base import BATCH_SIZE, Observation, Observer, Reconstruction, Start, Status
 from wdlg.attacks.exact_layers import Layer
 from wdlg.attacks.exact_solve import MOST_ITERATIONS, Equations, Solution, determined, solve
@@ -49,6 +50,7 @@ from wdlg.errors import InputError, require_count, require_text
 from wdlg.networks.base import Parameters
 from wdlg.rows import Rows
 from wdlg.sharing.federated import FedSGD
+from wdlg.threads import one_torch_thread
 from wdlg.updates.gradient import Gradient
 
 TOLERANCE = {torch.float32: 1e-8, torch.float64: 1e-15}
@@ -174,10 +176,11 @@ class Exact:
         """Images and losses of all evaluations, and the result, in the precision of the observation."""
         started = time.perf_counter()
         like = observation.parameters.tensors[0]
-        found = invert(observation, self.label_rule)
-        trace = [(found.images, found.residual)]
-        for _ in range(self.refine):
-            trace.append(refined(observation, trace[-1][0], found.labels))
+        with one_torch_thread(), compiled.one_blas_thread():
+            found = invert(observation, self.label_rule)
+            trace = [(found.images, found.residual)]
+            for _ in range(self.refine):
+                trace.append(refined(observation, trace[-1][0], found.labels))
         trace = [(images.to(like), loss.to(like)) for images, loss in trace]
         result = Reconstruction.in_steps(trace, found.labels, seconds=time.perf_counter() - started)
         sure = found.determined & (result.loss <= EXPLAINED)
@@ -207,11 +210,14 @@ def invert(observation: Observation, rule: LabelRule) -> Inversion:
     labels = rule(observation.gradient)
     precision = observation.gradient.bias.dtype
     exact = doubled(observation)
-    images, condition, misfit, alone, handed_on = _descend(
-        stack, exact.parameters, exact.gradient, TOLERANCE[precision]
-    )
-    images = images.unflatten(2, observation.network.image_shape[1:])
-    return Inversion(images, labels, residual(exact, images, labels), condition, misfit, alone, handed_on)
+    # Its many small operations wait for each other's threads, on a busy machine for seconds.
+    with one_torch_thread(), compiled.one_blas_thread():
+        images, condition, misfit, alone, handed_on = _descend(
+            stack, exact.parameters, exact.gradient, TOLERANCE[precision]
+        )
+        images = images.unflatten(2, observation.network.image_shape[1:])
+        left = residual(exact, images, labels)
+    return Inversion(images, labels, left, condition, misfit, alone, handed_on)
 
 
 def _descend(
