@@ -80,9 +80,9 @@ def main(
                 put(row)
         if shared:
             tell(sharing(sample, shared, seed))
-        done = {row["case"] for row in _read(BOUND) if row["dataset"] == name} if keep else set()
+        done = {(row["dataset"], row["seed"], row["case"]) for row in _read(BOUND)} if keep else set()
         for case in range(bound):
-            if case not in done:
+            if (name, seed, case) not in done:
                 rows = list(at_the_bound(sample, case, optimise, seed))
                 for row in rows:
                     tell(row)
@@ -182,7 +182,8 @@ def at_the_bound(sample: data.Sample, case: int, optimise: int, seed: int) -> It
     for level in LEVELS:
         noisy = draw(sample, replace(plain, defence=Noise(level)))
         seen = noisy.observation()
-        row = {"dataset": sample.name, "case": case, "level": level, "bound": found.bound(level)}
+        row = {"dataset": sample.name, "seed": seed, "case": case, "level": level}
+        row["bound"] = found.bound(level)
         for name, method in (methods | ({"iDLG": IDLG} if case < optimise else {})).items():
             result = reconstruct(method, seen, noisy.dummy_images)
             row[name] = float(mse(result.images, noisy.truth)) / found.bound(level)

@@ -5,12 +5,12 @@ three private images in two tanh networks and two ReLU networks. With tanh six o
 below 1e-9; with ReLU none, to an MSE below 1e-2.
 
 LeNets with torch's initial weights learn 800 images of MNIST, each moved by up to two pixels at random, until
-90 % of 100 others are right. Each network's gradient of five more images is attacked, from noise, with the
-label by the paper's rule. Twenty networks each with tanh and with ReLU have every one of 100 images between
-them. The goal, of Levenberg-Marquardt: with tanh at least 80 % of the images below an MSE of 1e-4. With ReLU
-there is none. iDLG has 6,000 evaluations, and its loss is scaled to 100 at the dummy, so that its tolerances,
-which are in units of the loss, do not end it early. Networks with sigmoid are left out: in the trial they did
-not learn to 90 %.
+90 % of 100 others are right. Each network's gradient of five more images is attacked, from noise; each method
+reads the label by its own rule. Twenty networks each with tanh and with ReLU have every one of 100 images
+between them. The goal, of Levenberg-Marquardt: with tanh at least 80 % of the images below an MSE of 1e-4.
+With ReLU there is none. iDLG has 6,000 evaluations, and its loss is scaled to 100 at the dummy, so that its
+tolerances, which are in units of the loss, do not end it early. Networks with sigmoid are left out: in the
+trial they did not learn to 90 %.
 
 The closed form has no goal: it was added when three or four networks with tanh were known, and six of its
 images with tanh (all recovered) and six with ReLU (three). Then, too, ReLU got twenty networks, not four.
